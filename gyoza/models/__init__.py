@@ -1,0 +1,30 @@
+"""The domain types that server, worker, client and CLI share; imports nothing of gyoza."""
+
+from gyoza.models.attempt import OpAttempt
+from gyoza.models.definition import InputSpec, InputSpecs, InputValidationError, OpDefinition
+from gyoza.models.gpus import pick_gpus
+from gyoza.models.ids import InvalidIdError, check_id
+from gyoza.models.policies import Constraints, EventDelivery, RetryPolicy
+from gyoza.models.run import EventEntry, ExecutionSummary, OpRun
+from gyoza.models.states import TRANSITIONS, EventType, FailureReason, OpRunState
+
+__all__ = [
+    "TRANSITIONS",
+    "Constraints",
+    "EventDelivery",
+    "EventEntry",
+    "EventType",
+    "ExecutionSummary",
+    "FailureReason",
+    "InputSpec",
+    "InputSpecs",
+    "InputValidationError",
+    "InvalidIdError",
+    "OpAttempt",
+    "OpDefinition",
+    "OpRun",
+    "OpRunState",
+    "RetryPolicy",
+    "check_id",
+    "pick_gpus",
+]

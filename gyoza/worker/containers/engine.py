@@ -1,0 +1,165 @@
+"""What gyoza asks of a container engine: one contract for the real adapter and the fake.
+
+Order of calls for one container: `create`, `attach`, `start`, `wait`, `remove`. Every method may be
+called from many tasks at once and every one but `wait`, `pull` and `LogStream.receive` has a
+deadline. All raise `EngineUnavailable` when the engine is not there, does not permit the call or
+does not answer in time, and `EngineError` for what it refuses.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerSpec:
+    """A container to create.
+
+    Attributes:
+        name: Unique on the engine.
+        command: Arguments in place of the image's command.
+        env: The whole environment the op sees besides the image's own.
+        volumes: Host path to container path, writable.
+        cpu: CPU limit in cores; None for no limit.
+        ram_mb: Memory limit in MB, swap included; None for no limit.
+        gpu_ids: GPUs it may use, and no others.
+    """
+
+    name: str
+    image: str
+    command: list[str] | None = None
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    volumes: Mapping[str, str] = field(default_factory=dict[str, str])
+    cpu: float | None = None
+    ram_mb: int | None = None
+    gpu_ids: list[int] = field(default_factory=list[int])
+
+
+@dataclass(frozen=True)
+class ContainerExit:
+    """How a container ended.
+
+    Attributes:
+        exit_code: 0-255; 128 + n when signal n ended it.
+        oom_killed: The kernel killed one of its processes for memory, not always the main one.
+        error: The engine's own words when it could not run it; empty otherwise.
+    """
+
+    exit_code: int
+    oom_killed: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class ContainerInfo:
+    """A container as the engine lists it; `state` is created, running, exited and the like."""
+
+    id: str
+    name: str
+    state: str
+    labels: Mapping[str, str]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image the engine has; `repo_digests` is empty if it was built here and never pulled."""
+
+    id: str
+    repo_digests: list[str]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What the engine says of itself."""
+
+    version: str
+    data_root: str
+
+
+class LogStream(Protocol):
+    """The output of one container, both streams multiplexed in frames of the engine."""
+
+    async def receive(self) -> bytes:
+        """Return the next block, up to 1 MiB; `b""` at the end of the output.
+
+        The end may also mean that the connection broke: only `wait` tells that a container exited.
+        A cancelled `receive` closes the stream.
+        """
+        ...
+
+
+class ContainerEngine(Protocol):
+    """A container engine; see the module for what holds of every method."""
+
+    async def info(self) -> EngineInfo:
+        """Return the engine's description; the cheapest proof that it answers."""
+        ...
+
+    async def find_image(self, image: str) -> ImageInfo | None:
+        """Return the local image, or None."""
+        ...
+
+    async def pull(self, image: str, on_progress: Callable[[str], None]) -> None:
+        """Pull the image, reading the progress stream to its end.
+
+        Args:
+            image: Reference; without a tag or digest `:latest` alone is pulled.
+            on_progress: Gets a short sentence whenever there is news, about once a second at
+                most, in the task's own thread.
+
+        Cancelling it ends the pull.
+
+        Raises:
+            ImagePullError: If the stream or the answer holds an error; says what the engine said.
+        """
+        ...
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Create a container and return its id.
+
+        Raises:
+            ImageNotFound: If the engine does not have the image.
+        """
+        ...
+
+    def attach(self, container_id: str) -> AbstractAsyncContextManager[LogStream]:
+        """Open the container's output; complete if opened before `start`."""
+        ...
+
+    async def start(self, container_id: str) -> None:
+        """Start the container."""
+        ...
+
+    async def wait(self, container_id: str) -> ContainerExit:
+        """Wait until the started container has exited, however long, and inspect it.
+
+        A connection that breaks means "look again", never "exited": the call goes on, with
+        back-off, through a restart of the engine.
+
+        Raises:
+            ContainerNotFound: If it has been removed.
+        """
+        ...
+
+    async def ask_to_stop(self, container_id: str) -> None:
+        """Send the image's stop signal (SIGTERM by default); nothing if it is not running."""
+        ...
+
+    async def kill(self, container_id: str) -> None:
+        """Send SIGKILL; nothing if it is not running."""
+        ...
+
+    async def remove(self, container_id: str) -> None:
+        """Kill and remove the container and its anonymous volumes, and wait until it is gone.
+
+        Safe even if it never started, is being removed or is gone already.
+        """
+        ...
+
+    async def list(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
+        """Return all containers, stopped ones too, that carry these labels; `""` is any value."""
+        ...

@@ -1,0 +1,77 @@
+"""Everything the worker raises for a reason it knows.
+
+Errors:
+    WorkerError
+      SettingsError            a flag or variable that cannot be used
+      EngineError              the container engine failed or refused        (ENGINE)
+        EngineUnavailable      not there, not permitted, or not answering in time
+        ContainerNotFound      the container is gone
+        ImageNotFound          no such image on this engine                  (IMAGE_PULL)
+        ImagePullError         the registry or the engine refused the pull   (IMAGE_PULL)
+      OpError                  the op, not the worker, is at fault
+        OutputInvalid          its output file is not plain data             (OUTPUT_INVALID)
+        OpTimedOut             it ran longer than its `timeout_s`            (TIMED_OUT)
+      LeaseLost                the server no longer has this attempt here
+"""
+
+from gyoza.models import FailureReason
+
+
+class WorkerError(Exception):
+    """Base of the tree; `str()` of any of them is one sentence for a person.
+
+    Attributes:
+        reason: What a run that ends with this error is reported to have failed of.
+    """
+
+    reason: FailureReason = FailureReason.INTERNAL
+
+
+class SettingsError(WorkerError):
+    """A flag or variable that cannot be used."""
+
+
+class EngineError(WorkerError):
+    """The container engine failed or refused."""
+
+    reason = FailureReason.ENGINE
+
+
+class EngineUnavailable(EngineError):
+    """The engine is not there, does not permit, or does not answer in time."""
+
+
+class ContainerNotFound(EngineError):
+    """The container is gone."""
+
+
+class ImageNotFound(EngineError):
+    """The engine has no such image."""
+
+    reason = FailureReason.IMAGE_PULL
+
+
+class ImagePullError(EngineError):
+    """The registry or the engine refused the pull."""
+
+    reason = FailureReason.IMAGE_PULL
+
+
+class OpError(WorkerError):
+    """The op, not the worker, is at fault."""
+
+
+class OutputInvalid(OpError):
+    """The op's output file is not plain data within the caps."""
+
+    reason = FailureReason.OUTPUT_INVALID
+
+
+class OpTimedOut(OpError):
+    """The op ran longer than its `timeout_s`."""
+
+    reason = FailureReason.TIMED_OUT
+
+
+class LeaseLost(WorkerError):
+    """The server no longer has this attempt at this worker."""
