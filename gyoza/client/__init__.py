@@ -1,1 +1,32 @@
-"""The client of the server; see `GyozaClient`."""
+"""The client of the server, blocking and for Trio.
+
+Example:
+    >>> from gyoza.client import gyoza_client
+    >>> run = gyoza_client.create_run("my-image", {"n": 1})
+"""
+
+from gyoza.client.blocking import GyozaClient
+from gyoza.client.errors import (
+    ApiError,
+    ClientError,
+    CredentialsError,
+    InvalidServerUrl,
+    ServerUnreachable,
+    UnexpectedAnswer,
+)
+from gyoza.client.trio_client import AsyncGyozaClient
+
+gyoza_client = GyozaClient(None)
+"""The client of the server that the environment names."""
+
+__all__ = [
+    "ApiError",
+    "AsyncGyozaClient",
+    "ClientError",
+    "CredentialsError",
+    "GyozaClient",
+    "InvalidServerUrl",
+    "ServerUnreachable",
+    "UnexpectedAnswer",
+    "gyoza_client",
+]

@@ -1,4 +1,4 @@
-"""Where the API key and the data of this user live, so that programs on one machine find each other."""
+"""Where the API key and data of this user live, so that one machine's programs find each other."""
 
 import os
 from collections.abc import Mapping
@@ -19,25 +19,33 @@ def stored_key_path() -> Path:
     return data_dir() / "api_key"
 
 
-def find_api_key(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return the API key, or None if there is none.
-
-    `GYOZA_API_KEY` comes first, then the file named by `GYOZA_API_KEY_FILE`, then the key that a
-    server of the same user has stored.
+def configured_api_key(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the key in `GYOZA_API_KEY`, else in the file named by `GYOZA_API_KEY_FILE`.
 
     Raises:
-        CredentialsError: If `GYOZA_API_KEY_FILE` names a file that cannot be read.
+        CredentialsError: If that file cannot be read.
     """
     if key := environ.get("GYOZA_API_KEY", "").strip():
         return key
-    if named := environ.get("GYOZA_API_KEY_FILE", ""):
-        try:
-            return Path(named).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CredentialsError(
-                f"The API key file {named} cannot be read ({error}); correct GYOZA_API_KEY_FILE."
-            ) from error
+    named = environ.get("GYOZA_API_KEY_FILE", "")
+    if not named:
+        return None
+    try:
+        return Path(named).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CredentialsError(
+            f"The API key file {named} cannot be read ({error}); correct GYOZA_API_KEY_FILE."
+        ) from error
+
+
+def stored_api_key() -> str | None:
+    """Return the key that a server of this user has stored, if there is one."""
     try:
         return stored_key_path().read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
+
+
+def find_api_key(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the configured key, else the stored one, else None."""
+    return configured_api_key(environ) or stored_api_key()

@@ -4,8 +4,10 @@ Errors:
     httpx.HTTPStatusError
       ApiError             the server answered with an error; says its sentence
     ClientError
-      CredentialsError     the API key cannot be read
+      CredentialsError     the API key cannot be read or sent
+      InvalidServerUrl     the server's address is no http or https URL
       ServerUnreachable    no answer after all retries
+      UnexpectedAnswer     a success that no gyoza server would send
 """
 
 import httpx
@@ -30,8 +32,16 @@ class ClientError(Exception):
 
 
 class CredentialsError(ClientError):
-    """The API key cannot be read."""
+    """The API key cannot be read or sent."""
+
+
+class InvalidServerUrl(ClientError):
+    """The server's address is no http or https URL."""
 
 
 class ServerUnreachable(ClientError):
     """No answer from the server after all retries."""
+
+
+class UnexpectedAnswer(ClientError):
+    """The server answered with success, but not as a gyoza server does."""

@@ -1,0 +1,123 @@
+"""The blocking client."""
+
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property, wraps
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+import httpx
+
+from gyoza.client import endpoints
+from gyoza.client.connection import Connection, judge, read_answer
+from gyoza.client.endpoints import Call
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _method(describe: Callable[P, Call[T]]) -> Callable[Concatenate["GyozaClient", P], T]:
+    @wraps(describe)
+    def method(self: "GyozaClient", *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.send(describe(*args, **kwargs))
+
+    return method
+
+
+class GyozaClient:
+    """Every endpoint of the server as a blocking method; see `gyoza.client.endpoints`.
+
+    Every method raises `ApiError`, an `httpx.HTTPStatusError`, for an answer that is not a success,
+    and `ServerUnreachable` when none came after the retries of `gyoza.client.retry`.
+
+    Args:
+        base_url: The server; None takes `GYOZA_SERVER_URL` and the key from the environment.
+        api_key: Sent as `X-API-Key`.
+        timeout: Seconds for each step of a request.
+        verify: As httpx takes it: a TLS context for a server with an authority of its own.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        *,
+        verify: ssl.SSLContext | bool = True,
+    ) -> None:
+        self._given = (base_url, api_key, timeout, verify)
+
+    # The environment is read and TLS set up at the first call, so that importing costs nothing.
+    @cached_property
+    def connection(self) -> Connection:
+        """Where the server is."""
+        return Connection.resolve(*self._given)
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        return httpx.Client(**self.connection.options())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        if "_http" in self.__dict__:
+            self._http.close()
+
+    def send(self, call: Call[T]) -> T:
+        """Send a described call, with the retries its row of the table allows."""
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                outcome = self._http.send(self._http.build_request(**self.connection.request(call)))
+            except httpx.TransportError as error:
+                outcome = error
+            wait = call.retry.delay_s(tried, outcome)
+            if wait is not None:
+                time.sleep(wait)
+            elif isinstance(outcome, httpx.TransportError):
+                raise self.connection.unreachable(outcome) from outcome
+            else:
+                return read_answer(call, outcome)
+
+    def follow_logs(self, run_id: str, *, attempt: int | None = None) -> Iterator[str]:
+        """Yield the log text as it arrives, until the attempt is over."""
+        call = endpoints.get_logs(run_id, attempt=attempt, follow=True)
+        try:
+            with self._http.stream(**self.connection.request(call)) as response:
+                if not response.is_success:
+                    response.read()
+                    judge(response)
+                yield from response.iter_text()
+        except httpx.TransportError as error:
+            raise self.connection.unreachable(error) from error
+
+    health = _method(endpoints.health)
+    upsert_definition = _method(endpoints.upsert_definition)
+    get_definition = _method(endpoints.get_definition)
+    list_definitions = _method(endpoints.list_definitions)
+    create_run = _method(endpoints.create_run)
+    create_run_from_definition = _method(endpoints.create_run_from_definition)
+    list_runs = _method(endpoints.list_runs)
+    get_run = _method(endpoints.get_run)
+    get_attempts = _method(endpoints.get_attempts)
+    update_run = _method(endpoints.update_run)
+    cancel_run = _method(endpoints.cancel_run)
+    retry_run = _method(endpoints.retry_run)
+    add_event = _method(endpoints.add_event)
+    get_logs = _method(endpoints.get_logs)
+    append_logs = _method(endpoints.append_logs)
+    get_events = _method(endpoints.get_events)
+    heartbeat = _method(endpoints.heartbeat)
+    claim = _method(endpoints.claim)
+    get_changes = _method(endpoints.get_changes)
+    release_run = _method(endpoints.release_run)
+    list_workers = _method(endpoints.list_workers)
+    get_worker = _method(endpoints.get_worker)
+    drain_worker = _method(endpoints.drain_worker)
+    resume_worker = _method(endpoints.resume_worker)

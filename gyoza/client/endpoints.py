@@ -1,0 +1,312 @@
+"""Every endpoint of the server, described once for both clients.
+
+Each function turns its arguments into a `Call`; a client sends it. Results are the server's JSON,
+as `gyoza.models` types read it with `from_dict`.
+"""
+
+import math
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+
+from gyoza.client.retry import CONNECT, NEVER, READ, REPORT, RetryRule
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request to make, and how to read its answer.
+
+    Attributes:
+        wait_s: Seconds for which the server may hold the answer back; added to the time-out,
+            which infinity lifts.
+    """
+
+    method: str
+    path: str
+    parse: Callable[[httpx.Response], T]
+    body: Json | None = None
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    retry: RetryRule = READ
+    wait_s: float = 0.0
+
+
+def _object(response: httpx.Response) -> Json:
+    answer = response.json()
+    if not isinstance(answer, dict):
+        raise TypeError(f"not an object: {answer!r}")
+    return cast("Json", answer)
+
+
+def _list(response: httpx.Response) -> list[Json]:
+    answer = response.json()
+    if not isinstance(answer, list):
+        raise TypeError(f"not a list: {answer!r}")
+    return cast("list[Json]", answer)
+
+
+def _runs(response: httpx.Response) -> list[Json]:
+    return _object(response).get("runs", [])
+
+
+def _text(response: httpx.Response) -> str:
+    return response.text
+
+
+def _given(**values: Any) -> Json:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _path(*parts: str) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def health() -> Call[Json]:
+    """Return the server's health; the one call without an API key."""
+    return Call("GET", "/health", _object)
+
+
+def upsert_definition(op_dict: Json) -> Call[Json]:
+    """Create or replace a definition; takes `OpDefinition.to_dict()`."""
+    return Call("POST", "/definitions", _object, body=op_dict)
+
+
+def get_definition(name: str, version: str | None = None) -> Call[Json]:
+    """Return a definition, the latest version unless one is named."""
+    return Call("GET", _path("definitions", name), _object, params=_given(version=version))
+
+
+def list_definitions() -> Call[list[Json]]:
+    """Return all versions of all definitions."""
+    return Call("GET", "/definitions", _list)
+
+
+def create_run(
+    image: str,
+    inputs: Json,
+    *,
+    priority: int = 5,
+    constraints: Json | None = None,
+    retry_policy: Json | None = None,
+    event_delivery: Json | None = None,
+    command: list[str] | None = None,
+    env_vars: dict[str, str] | None = None,
+    tags: list[str] | None = None,
+    timeout_s: float | None = None,
+    idempotency_key: str | None = None,
+) -> Call[Json]:
+    """Create an ad-hoc run; a repeated `idempotency_key` answers with the same run."""
+    body = _given(
+        image=image,
+        inputs=inputs,
+        priority=priority,
+        constraints=constraints,
+        retry_policy=retry_policy,
+        event_delivery=event_delivery,
+        command=command,
+        env_vars=env_vars,
+        tags=tags,
+        timeout_s=timeout_s,
+    )
+    return Call("POST", "/runs", _object, body=body, headers=_idempotent(idempotency_key))
+
+
+def create_run_from_definition(
+    name: str,
+    inputs: Json,
+    *,
+    version: str | None = None,
+    priority: int = 5,
+    idempotency_key: str | None = None,
+) -> Call[Json]:
+    """Create a run of a definition; 404 if there is none, 400 if the inputs do not fit."""
+    body = _given(inputs=inputs, priority=priority, version=version)
+    path = _path("definitions", name, "runs")
+    return Call("POST", path, _object, body=body, headers=_idempotent(idempotency_key))
+
+
+def _idempotent(key: str | None) -> dict[str, str]:
+    return {"Idempotency-Key": key or uuid.uuid4().hex}
+
+
+def list_runs(
+    *,
+    limit: int | None = None,
+    starting_after: str | None = None,
+    ending_before: str | None = None,
+    state: str | None = None,
+    op_definition: str | None = None,
+    image: str | None = None,
+    topic: str | None = None,
+) -> Call[Json]:
+    """Return `{"data": [run], "has_more": bool}`, newest first."""
+    params = _given(
+        limit=limit,
+        starting_after=starting_after,
+        ending_before=ending_before,
+        state=state,
+        op_definition=op_definition,
+        image=image,
+        topic=topic,
+    )
+    return Call("GET", "/runs", _object, params=params)
+
+
+def get_run(run_id: str, *, after_event: int | None = None, wait_s: float = 0.0) -> Call[Json]:
+    """Return a run; with `after_event`, once it has a later event or `wait_s` have passed."""
+    params = _given(after_event=after_event, wait_s=wait_s or None)
+    return Call("GET", _path("runs", run_id), _object, params=params, wait_s=wait_s)
+
+
+def get_attempts(run_id: str) -> Call[list[Json]]:
+    """Return the run's attempts, oldest first."""
+    return Call("GET", _path("runs", run_id, "attempts"), _list)
+
+
+def update_run(
+    run_id: str,
+    *,
+    state: str | None = None,
+    outputs: Json | None = None,
+    priority: int | None = None,
+) -> Call[Json]:
+    """Change some fields of a run; 400 for a transition that does not exist."""
+    body = _given(state=state, outputs=outputs, priority=priority)
+    return Call("PATCH", _path("runs", run_id), _object, body=body, retry=CONNECT)
+
+
+def cancel_run(run_id: str) -> Call[Json]:
+    """Cancel a run that has not ended; again is harmless."""
+    return Call("POST", _path("runs", run_id, "cancel"), _object)
+
+
+def retry_run(run_id: str) -> Call[Json]:
+    """Queue a failed or cancelled run once more."""
+    return Call("POST", _path("runs", run_id, "retry"), _object, retry=CONNECT)
+
+
+def add_event(
+    run_id: str,
+    event_type: str,
+    msg: str | int,
+    payload: Json | None = None,
+    *,
+    worker_id: str | None = None,
+    attempt: int | None = None,
+    seq: int | None = None,
+    summary: Json | None = None,
+) -> Call[Json]:
+    """Append an event to the current attempt and return the run.
+
+    STARTED, COMPLETED, FAILED and CANCELLED move the run's state. With `seq`, which counts up
+    within the attempt, repeats are harmless and the call is retried. `summary` goes with the events
+    that end an attempt: the known fields of an `ExecutionSummary`.
+    """
+    body = _given(
+        type=event_type,
+        msg=msg,
+        payload=payload,
+        worker_id=worker_id,
+        attempt=attempt,
+        seq=seq,
+        summary=summary,
+    )
+    retry = CONNECT if seq is None else REPORT
+    return Call("POST", _path("runs", run_id, "events"), _object, body=body, retry=retry)
+
+
+def get_logs(run_id: str, *, attempt: int | None = None, follow: bool = False) -> Call[str]:
+    """Return the log text of the current or the named attempt."""
+    params = _given(attempt=attempt, follow="true" if follow else None)
+    path = _path("runs", run_id, "logs")
+    return Call("GET", path, _text, params=params, wait_s=math.inf if follow else 0.0)
+
+
+def append_logs(
+    run_id: str, offset: int, data: str, *, worker_id: str | None = None, attempt: int | None = None
+) -> Call[Json]:
+    """Append log text at `offset`, counted in UTF-8 bytes; repeats are harmless."""
+    body = _given(offset=offset, data=data, worker_id=worker_id, attempt=attempt)
+    return Call("POST", _path("runs", run_id, "logs"), _object, body=body, retry=REPORT)
+
+
+def get_events(
+    topic: str, *, after: str | None = None, wait_s: float = 0.0, limit: int | None = None
+) -> Call[Json]:
+    """Return `{"data": [event], "cursor"}` of a topic's feed, in order and without gaps."""
+    params = _given(topic=topic, after=after, wait_s=wait_s or None, limit=limit)
+    return Call("GET", "/events", _object, params=params, wait_s=wait_s)
+
+
+def heartbeat(
+    worker_id: str,
+    resources: Json,
+    tags: list[str] | None = None,
+    running_ops: list[Json] | None = None,
+    **more: Any,
+) -> Call[Json]:
+    """Register or renew a worker; takes `**WorkerContext.to_heartbeat_payload()`.
+
+    `more` are fields for servers that know them, such as `draining` or `engine`. The answer is
+    `{"lease_s", "states": {run id: state}, "drain"}`, or less from a small server.
+    """
+    body = {
+        "worker_id": worker_id,
+        "resources": resources,
+        "tags": tags or [],
+        "running_ops": running_ops or [],
+        **more,
+    }
+    return Call("POST", "/workers/heartbeat", _object, body=body, retry=NEVER)
+
+
+def claim(
+    worker_id: str, *, max_runs: int = 1, wait_s: float = 0.0, holding: list[str] | None = None
+) -> Call[list[Json]]:
+    """Claim up to `max_runs`; waits up to `wait_s` for one.
+
+    `holding` names the runs the worker has; others ASSIGNED to it come back in the answer.
+    """
+    body = _given(max_runs=max_runs, wait_s=wait_s, holding=holding)
+    path = _path("workers", worker_id, "claim")
+    return Call("POST", path, _runs, body=body, retry=NEVER, wait_s=wait_s)
+
+
+def get_changes(worker_id: str, *, after: str | None = None, wait_s: float = 0.0) -> Call[Json]:
+    """Return `{"states": {run id: state}, "cursor"}` once others changed a run the worker holds."""
+    params = _given(after=after, wait_s=wait_s or None)
+    path = _path("workers", worker_id, "changes")
+    return Call("GET", path, _object, params=params, retry=NEVER, wait_s=wait_s)
+
+
+def release_run(run_id: str, *, worker_id: str, attempt: int, reason: str) -> Call[Json]:
+    """Give a run back, to be claimed by another worker; again is harmless."""
+    body = {"worker_id": worker_id, "attempt": attempt, "reason": reason}
+    return Call("POST", _path("runs", run_id, "release"), _object, body=body, retry=REPORT)
+
+
+def list_workers() -> Call[list[Json]]:
+    """Return all workers the server knows."""
+    return Call("GET", "/workers", _list)
+
+
+def get_worker(worker_id: str) -> Call[Json]:
+    """Return one worker."""
+    return Call("GET", _path("workers", worker_id), _object)
+
+
+def drain_worker(worker_id: str) -> Call[Json]:
+    """Give the worker no more runs; those it has go on."""
+    return Call("POST", _path("workers", worker_id, "drain"), _object)
+
+
+def resume_worker(worker_id: str) -> Call[Json]:
+    """End a drain."""
+    return Call("POST", _path("workers", worker_id, "resume"), _object)

@@ -1,0 +1,1 @@
+"""The built-in steps, one module each; the package re-exports none, the names would clash."""

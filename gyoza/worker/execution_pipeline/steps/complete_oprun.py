@@ -1,0 +1,65 @@
+"""Complete OpRun step - sends COMPLETED or FAILED event to master."""
+
+import logging
+from pathlib import Path
+
+import trio
+
+from gyoza.client import ApiError
+from gyoza.models import EventType, FailureReason
+from gyoza.worker.errors import LeaseLost, OutputInvalid
+from gyoza.worker.execution_pipeline.run_scope import report_failed, scope_of, summary_of
+from gyoza.worker.execution_pipeline.types import ExecutionContext
+from gyoza.worker.op_io.outputs import read_outputs
+
+SIGKILL_CODE = 137
+
+logger = logging.getLogger(__name__)
+
+
+async def complete_oprun(ctx: ExecutionContext) -> ExecutionContext:
+    """Send COMPLETED with the outputs, or FAILED, by the container's exit code.
+
+    A server that answers 400 or 409 (the run has ended there, or went to another worker) is
+    believed: the report is left out and nothing is raised.
+
+    Args:
+        ctx: Execution context with `exit_code` and `env_vars` set.
+
+    Returns:
+        The context, with `outputs` on success.
+
+    Raises:
+        OutputInvalid: If the op's outputs are not plain data, or the server finds them too large.
+    """
+    if ctx.exit_code != 0:
+        await report_failed(ctx, *_failure(ctx))
+        return ctx
+    scope = scope_of(ctx)
+    op_dir = Path(ctx.extras["gyoza_dir"])
+    ctx.outputs = await trio.to_thread.run_sync(read_outputs, op_dir, limiter=scope.tools.files)
+    try:
+        await scope.report_end(EventType.COMPLETED, "completed", ctx.outputs, summary_of(ctx))
+    except LeaseLost as lost:
+        logger.info("Run %s is not this worker's any more: %s", ctx.oprun_id, lost)
+    except ApiError as refusal:
+        if refusal.status != 400:
+            raise OutputInvalid(f"The server refuses the outputs: {refusal}") from refusal
+        scope.reporter.settled = True
+    return ctx
+
+
+def _failure(ctx: ExecutionContext) -> tuple[FailureReason, str]:
+    """Return why a container with this exit code failed, and the sentence for it."""
+    killed_for_memory = ctx.extras.get("oom_killed", False)
+    if killed_for_memory and ctx.exit_code == SIGKILL_CODE:
+        limit = ctx.constraints.get("ram_mb")
+        allowed = f"its limit of {limit} MB" if limit else "what the machine had"
+        return (
+            FailureReason.OUT_OF_MEMORY,
+            f"The op was killed for using more memory than {allowed}.",
+        )
+    sentence = f"The op exited with code {ctx.exit_code}."
+    if killed_for_memory:
+        sentence += " One of its processes had been killed for memory."
+    return FailureReason.EXIT_CODE, sentence

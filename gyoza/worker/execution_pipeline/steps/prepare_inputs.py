@@ -1,0 +1,48 @@
+"""Prepare inputs step - makes the run's directory and writes the inputs into it."""
+
+from pathlib import Path
+
+import trio
+
+from gyoza.worker.execution_pipeline.run_scope import scope_of
+from gyoza.worker.execution_pipeline.types import ExecutionContext
+from gyoza.worker.op_io.inputs import write_inputs
+from gyoza.worker.op_io.op_dir import INPUT_JSON, INPUT_PICKLE, OUTPUT, make_op_dir, mounted_dir
+
+MOUNT = "/gyoza"
+"""Where the container sees the run's directory."""
+
+
+class PrepareInputs:
+    """Prepare the inputs for the container execution.
+
+    Creates a directory for this attempt alone, mounted at `/gyoza`, writes the inputs into it as a
+    pickle and as JSON, and sets the `GYOZA_*` variables that tell the op where everything is.
+    """
+
+    async def __call__(self, ctx: ExecutionContext) -> ExecutionContext:
+        """Make the directory and the variables.
+
+        Raises:
+            InputsInvalid: If the inputs are not plain data.
+            OSError: If the directory cannot be made or written.
+        """
+        scope = scope_of(ctx)
+        run = scope.identity
+
+        def prepare() -> Path:
+            op_dir = make_op_dir(scope.tools.settings.work_dir, run.run_id, run.attempt)
+            ctx.extras["gyoza_dir"] = str(op_dir)  # from here on there is something to remove
+            write_inputs(op_dir, ctx.inputs)
+            return op_dir
+
+        op_dir = await trio.to_thread.run_sync(prepare, limiter=scope.tools.files)
+        ctx.volumes[str(mounted_dir(op_dir))] = MOUNT
+        ctx.env_vars |= {
+            "GYOZA_INPUT_PATH": f"{MOUNT}/{INPUT_PICKLE}",
+            "GYOZA_INPUT_JSON_PATH": f"{MOUNT}/{INPUT_JSON}",
+            "GYOZA_OUTPUT_PATH": f"{MOUNT}/{OUTPUT}",
+            "GYOZA_RUN_ID": run.run_id,
+            "GYOZA_ATTEMPT": str(run.attempt),
+        }
+        return ctx

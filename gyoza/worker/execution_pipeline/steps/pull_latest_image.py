@@ -1,0 +1,29 @@
+"""Pull latest image step - ensures the latest version of the image is available."""
+
+from gyoza.models import EventType
+from gyoza.worker.execution_pipeline.run_scope import scope_of
+from gyoza.worker.execution_pipeline.types import ExecutionContext
+
+
+async def pull_latest_image(ctx: ExecutionContext) -> ExecutionContext:
+    """Pull the latest version of the Docker image before execution.
+
+    Progress goes out as INFO events; runs that want the same image share one pull.
+
+    Args:
+        ctx: Execution context with the image name.
+
+    Returns:
+        The unchanged context.
+
+    Raises:
+        ImagePullError: If the image cannot be pulled and none that was built here stands in.
+        ImageNotFound: If the policy is `never` and the engine does not have the image.
+    """
+    scope = scope_of(ctx)
+    await scope.tools.pulls.ensure(
+        ctx.image,
+        scope.tools.settings.pull_policy,
+        lambda news: scope.reporter.note(EventType.INFO, news),
+    )
+    return ctx

@@ -1,0 +1,1 @@
+"""The way of a container's output: demultiplexer, event parser, tail and spool."""

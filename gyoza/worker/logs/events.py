@@ -1,0 +1,93 @@
+"""Finds events among the lines of one stream without looking at ordinary lines."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, cast
+
+PREFIX = b"::gyoza::"
+MAX_EVENT = 64 * 1024
+"""Bytes; a longer line is an ordinary one."""
+
+
+@dataclass(frozen=True)
+class OpEvent:
+    """An event that an op sent; `msg` is a percentage for PROGRESS, else text."""
+
+    type: str
+    msg: str | int
+    payload: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def parse_event(line: bytes) -> OpEvent | None:
+    """Read one line; None if it is no well-formed event that an op may send."""
+    try:
+        data = json.loads(line.removeprefix(PREFIX), parse_constant=_refuse_constant)
+        json.dumps(data, ensure_ascii=False).encode()  # a lone surrogate could not be sent on
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    fields = cast("dict[str, Any]", data)
+    payload = fields.get("payload", {})
+    if not isinstance(payload, dict):
+        return None
+    match fields:
+        case {"type": "PROGRESS", "msg": int(msg)} if 0 <= msg <= 100 and type(msg) is int:
+            return OpEvent("PROGRESS", msg, cast("dict[str, Any]", payload))
+        case {"type": "INFO" | "ERROR" as kind, "msg": str(msg)}:
+            return OpEvent(kind, msg, cast("dict[str, Any]", payload))
+        case _:
+            return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+class EventParser:
+    """Separates the events of one stream from its ordinary bytes, for blocks cut anywhere."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._at_line_start = True
+
+    def feed(self, data: bytes) -> Iterator[bytes | OpEvent]:
+        """Yield ordinary bytes and events in order; holds back what may become an event."""
+        data, self._held = self._held + data, b""
+        at = 0
+        while at < len(data):
+            start = self._find(data, at)
+            yield from self._ordinary(data[at:start])
+            end = data.find(b"\n", start)
+            line = data[start : end if end >= 0 else len(data)]
+            if not line.startswith(PREFIX[: len(line)]):  # nothing more to find in this block
+                return
+            if end < 0 and len(line) <= MAX_EVENT:
+                self._held = line
+                return
+            at = end + 1 if end >= 0 else len(data)
+            event = parse_event(line) if len(line) <= MAX_EVENT else None
+            yield from (event,) if event else self._ordinary(data[start:at])
+
+    def close(self) -> Iterator[bytes | OpEvent]:
+        """Yield what was held back: a last line without a newline may be an event too."""
+        held, self._held = self._held, b""
+        event = parse_event(held) if held.startswith(PREFIX) else None
+        yield from (event,) if event else self._ordinary(held)
+
+    def _find(self, data: bytes, at: int) -> int:
+        """Return where a line begins that is an event or may become one, else the end."""
+        if self._at_line_start and data.startswith(PREFIX[: len(data) - at], at):
+            return at
+        found = data.find(b"\n" + PREFIX, at)
+        if found >= 0:
+            return found + 1
+        last = data.rfind(b"\n", at) + 1
+        tail = data[last:] if last > 0 else b""
+        return last if tail and PREFIX.startswith(tail) else len(data)
+
+    def _ordinary(self, data: bytes) -> Iterator[bytes]:
+        if data:
+            self._at_line_start = data.endswith(b"\n")
+            yield data

@@ -1,0 +1,81 @@
+"""Ships one attempt's log text from the spool to the server."""
+
+import logging
+
+import trio
+
+from gyoza.client import ApiError, AsyncGyozaClient, ClientError
+from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.logs.spool import LogSpool
+
+PACE_S = 0.1
+"""Pause between two chunks, in which more text gathers for the next."""
+
+logger = logging.getLogger(__name__)
+
+
+class LogShipper:
+    """Sends the spool's text in chunks by offset, as it grows; never slows the container.
+
+    A server that keeps no logs (404), or keeps none of this attempt any more (409), ends it.
+    """
+
+    def __init__(
+        self,
+        client: AsyncGyozaClient,
+        identity: ContainerIdentity,
+        spool: LogSpool,
+        limiter: trio.CapacityLimiter,
+    ) -> None:
+        self._client = client
+        self._identity = identity
+        self._spool = spool
+        self._limiter = limiter
+        self._sent = 0
+        self._news = trio.Event()
+        self._closing = trio.Event()
+        self._done = trio.Event()
+
+    def grown(self) -> None:
+        """Say that the spool has more text."""
+        self._news.set()
+
+    async def finish(self) -> None:
+        """Wait until all text in the spool is sent, or the server wants none."""
+        self._closing.set()
+        self._news.set()
+        await self._done.wait()
+
+    async def serve(self) -> None:
+        """Send until `finish` was called and everything is sent."""
+        try:
+            while self._sent < self._spool.size or not self._closing.is_set():
+                if self._sent == self._spool.size:
+                    self._news = trio.Event()
+                    await self._news.wait()
+                    continue
+                await self._send_chunk()
+                with trio.move_on_after(PACE_S):
+                    await self._closing.wait()
+        except ApiError as refusal:
+            if refusal.status != 404:
+                logger.info("Run %s: its log is cut: %s", self._identity.run_id, refusal)
+        finally:
+            self._done.set()
+
+    async def _send_chunk(self) -> None:
+        text = await trio.to_thread.run_sync(self._spool.read, self._sent, limiter=self._limiter)
+        try:
+            await self._client.append_logs(
+                self._identity.run_id,
+                self._sent,
+                text,
+                worker_id=self._identity.worker_id,
+                attempt=self._identity.attempt,
+            )
+        except ClientError as error:
+            logger.warning(
+                "Run %s keeps its log and goes on trying: %s", self._identity.run_id, error
+            )
+        else:
+            self._sent += len(text.encode())

@@ -1,0 +1,25 @@
+"""Waiting longer after every failure in a row."""
+
+import random
+
+import trio
+
+FIRST_S = 0.5
+CAP_S = 30.0
+
+
+class Backoff:
+    """Waits of 0.5, 1, 2 … 30 s, each drawn between half of it and all of it."""
+
+    def __init__(self) -> None:
+        self._bound = FIRST_S
+
+    async def wait(self, unless: trio.Event) -> None:
+        """Wait for the next period, or until `unless` is set."""
+        with trio.move_on_after(self._bound * random.uniform(0.5, 1.0)):
+            await unless.wait()
+        self._bound = min(self._bound * 2, CAP_S)
+
+    def reset(self) -> None:
+        """Begin anew after a success."""
+        self._bound = FIRST_S

@@ -1,0 +1,60 @@
+"""Heartbeats: tell the server who is here and what runs, and hear what became of the runs."""
+
+import logging
+from typing import Any
+
+import trio
+
+import gyoza
+from gyoza.client import ApiError, ClientError
+from gyoza.worker.errors import SettingsError
+from gyoza.worker.runner.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+async def heartbeat_loop(
+    worker: Worker, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Send heartbeats until cancelled; started once the server has taken the first.
+
+    A server that is away is tried again at every beat, said once and once more when it is back.
+
+    Raises:
+        SettingsError: If the server refuses the key of the very first heartbeat.
+    """
+    registered, reachable = False, True
+    while True:
+        worker.beat_now = trio.Event()
+        try:
+            await beat(worker)
+        except (ApiError, ClientError) as error:
+            if not registered and isinstance(error, ApiError) and error.status in (401, 403):
+                raise SettingsError(
+                    f"The server refuses this worker ({error}); set GYOZA_API_KEY or "
+                    "GYOZA_API_KEY_FILE to the server's key."
+                ) from error
+            if reachable:
+                logger.warning("No heartbeat reaches the server: %s It is tried on.", error)
+            reachable = False
+        else:
+            if not registered:
+                registered = True
+                task_status.started()
+            elif not reachable:
+                logger.info("Heartbeats reach the server again.")
+            reachable = True
+        with trio.move_on_after(worker.settings.heartbeat_s):
+            await worker.beat_now.wait()
+
+
+async def beat(worker: Worker) -> None:
+    """Send one heartbeat and take in its answer."""
+    answer: dict[str, Any] = await worker.heartbeats.heartbeat(
+        **worker.context.to_heartbeat_payload(),
+        draining=worker.draining.is_set(),
+        engine="ok" if worker.engine_watch.up else "unavailable",
+        max_concurrency=worker.settings.max_concurrency,
+        version=gyoza.__version__,
+    )
+    worker.active.observe(answer.get("states", {}))

@@ -1,0 +1,76 @@
+"""Learns what others do to this worker's runs, above all that one is cancelled, at once."""
+
+import logging
+from typing import Any
+
+import trio
+
+from gyoza.client import ApiError, ClientError
+from gyoza.worker.runner.backoff import Backoff
+from gyoza.worker.runner.worker import Worker
+
+WAIT_S = 30.0
+"""Seconds the server may hold the question open until something changes."""
+
+POLL_S = 1.0
+"""Seconds between questions to a server that cannot hold them open."""
+
+logger = logging.getLogger(__name__)
+
+
+async def refresh_states(worker: Worker) -> None:
+    """Keep the states of the runs fresh until cancelled.
+
+    By the long poll of changes; with a server that has none, by asking for each run.
+    """
+    try:
+        await _follow_changes(worker)
+    except _NoChanges:
+        logger.info("The server tells no changes: each run is asked for every %g s.", POLL_S)
+        await _poll_runs(worker)
+
+
+class _NoChanges(Exception):
+    """The server has no long poll of changes."""
+
+
+async def _follow_changes(worker: Worker) -> None:
+    cursor: str | None = None
+    backoff = Backoff()
+    never = trio.Event()
+    while True:
+        asked_at = trio.current_time()
+        try:
+            answer = await worker.client.get_changes(
+                worker.settings.worker_id, after=cursor, wait_s=WAIT_S
+            )
+        except (ApiError, ClientError) as error:
+            if isinstance(error, ApiError) and error.status == 404:
+                raise _NoChanges from error
+            logger.debug("Changes cannot be followed: %s", error)
+            await backoff.wait(never)
+            continue
+        backoff.reset()
+        worker.active.observe(answer.get("states", {}))
+        following = answer.get("cursor")
+        if following == cursor:  # nothing new: a server that does not wait is not pressed
+            await trio.sleep_until(asked_at + POLL_S)
+        cursor = following
+
+
+async def _poll_runs(worker: Worker) -> None:
+    while True:
+        for run_id in worker.active.ids:
+            try:
+                found = await worker.client.get_run(run_id)
+            except (ApiError, ClientError) as error:
+                logger.debug("The state of run %s cannot be read: %s", run_id, error)
+            else:
+                worker.active.observe({run_id: _state_here(worker, found)})
+        await trio.sleep(POLL_S)
+
+
+def _state_here(worker: Worker, found: dict[str, Any]) -> str:
+    """Return the run's state as far as it is this worker's; PENDING if another one has it."""
+    holder = found.get("worker_id") or worker.settings.worker_id
+    return found.get("state", "") if holder == worker.settings.worker_id else "PENDING"

@@ -1,0 +1,134 @@
+"""Nests the worker's nurseries by lifetime; the inner ones end first.
+
+services   heartbeats, state refresh, engine watch, signals
+  runs       one task for every op run
+    claiming   the claim loop
+"""
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+import trio
+
+from gyoza.client import ApiError, AsyncGyozaClient, ClientError
+from gyoza.worker.containers.docker_engine import open_docker_engine
+from gyoza.worker.containers.engine import ContainerEngine
+from gyoza.worker.containers.gpus import GpuPool
+from gyoza.worker.containers.pulls import SharedPulls
+from gyoza.worker.execution_pipeline import Pipeline, execution_pipeline
+from gyoza.worker.execution_pipeline.run_scope import Toolbox
+from gyoza.worker.runner.active_runs import ActiveRuns, CancelReason
+from gyoza.worker.runner.claim_loop import claim_loop
+from gyoza.worker.runner.engine_watch import EngineWatch
+from gyoza.worker.runner.heartbeats import beat, heartbeat_loop
+from gyoza.worker.runner.leftovers import clear_leftovers
+from gyoza.worker.runner.state_refresh import refresh_states
+from gyoza.worker.runner.work_dir import hold_work_dir
+from gyoza.worker.runner.worker import Worker
+from gyoza.worker.settings import WorkerSettings
+from gyoza.worker.worker_context import WorkerContext, detect_resources
+
+FILE_THREADS = 8
+GOODBYE_S = 5.0
+"""Seconds the last heartbeat may take."""
+
+logger = logging.getLogger(__name__)
+
+
+async def run_worker(
+    settings: WorkerSettings,
+    *,
+    context: WorkerContext | None = None,
+    engine: ContainerEngine | None = None,
+    pipeline: Pipeline = execution_pipeline,
+    task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a worker until it has drained; started once it is registered and about to claim.
+
+    Args:
+        settings: See `WorkerSettings`.
+        context: Filled with who this worker is and what it runs; made if not given.
+        engine: Docker, found as the `docker` command finds it, if not given.
+        pipeline: What every run goes through.
+        task_status: Gets the `Worker`, whose `drain` ends it.
+
+    Raises:
+        ExceptionGroup: Of `EngineUnavailable` if the engine does not answer at the start, and of
+            `SettingsError` if the server refuses the key or the work directory is not usable.
+    """
+    async with open_worker(settings, context=context, engine=engine, pipeline=pipeline) as worker:
+        await supervise(worker, task_status=task_status)
+
+
+@asynccontextmanager
+async def open_worker(
+    settings: WorkerSettings,
+    *,
+    context: WorkerContext | None = None,
+    engine: ContainerEngine | None = None,
+    pipeline: Pipeline = execution_pipeline,
+) -> AsyncGenerator[Worker]:
+    """Open all that a worker needs, for as long as the block lasts."""
+    if context is None:
+        context = WorkerContext(resources=await trio.to_thread.run_sync(detect_resources))
+    context.worker_id, context.tags = settings.worker_id, settings.tags
+    slots = settings.max_concurrency
+    async with AsyncExitStack() as stack:
+        settings = replace(settings, work_dir=stack.enter_context(hold_work_dir(settings)))
+        engine = engine or await stack.enter_async_context(open_docker_engine(concurrency=slots))
+        await engine.info()
+        server = (settings.server_url, settings.api_key)
+        tools = Toolbox(
+            settings=settings,
+            engine=engine,
+            pulls=SharedPulls(engine, await stack.enter_async_context(trio.open_nursery())),
+            gpus=GpuPool(context.resources.gpus),
+            client=await stack.enter_async_context(AsyncGyozaClient(*server)),
+            files=trio.CapacityLimiter(FILE_THREADS),
+        )
+        yield Worker(
+            tools=tools,
+            pipeline=pipeline,
+            context=context,
+            heartbeats=await stack.enter_async_context(AsyncGyozaClient(*server)),
+            active=ActiveRuns(context, slots),
+            engine_watch=EngineWatch(engine),
+        )
+
+
+async def supervise(
+    worker: Worker, *, task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run the worker's nurseries until it has drained."""
+    async with trio.open_nursery() as services:
+        await services.start(heartbeat_loop, worker)
+        await clear_leftovers(worker)
+        services.start_soon(refresh_states, worker)
+        services.start_soon(worker.engine_watch.serve)
+        services.start_soon(_enforce_drain_timeout, worker)
+        logger.info(
+            "Worker %s takes up to %d runs.", worker.settings.worker_id, worker.active.free_slots
+        )
+        task_status.started(worker)
+        async with trio.open_nursery() as runs:
+            await claim_loop(worker, runs)
+        await _say_goodbye(worker)
+        services.cancel_scope.cancel()
+    logger.info("Worker %s has drained.", worker.settings.worker_id)
+
+
+async def _enforce_drain_timeout(worker: Worker) -> None:
+    await worker.draining.wait()
+    await trio.sleep(worker.settings.drain_timeout_s)
+    worker.active.trip_all(CancelReason.SHUTDOWN)
+
+
+async def _say_goodbye(worker: Worker) -> None:
+    """Tell the server that nothing runs here any more; a server that is away learns it later."""
+    with trio.move_on_after(GOODBYE_S):
+        try:
+            await beat(worker)
+        except (ApiError, ClientError) as error:
+            logger.info("The server was not told that this worker goes: %s", error)

@@ -1,0 +1,119 @@
+"""What a worker can be told, from flags and `GYOZA_*` variables."""
+
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from gyoza.client.credentials import data_dir
+from gyoza.models import InvalidIdError, check_id
+from gyoza.worker.errors import SettingsError
+
+PullPolicy = Literal["always", "missing", "never"]
+POLICIES = ("always", "missing", "never")
+
+
+def default_worker_id() -> str:
+    """Return this machine's name, reduced to what an id may contain."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip("_.-")[:63] or "worker"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """A worker's settings; `_VARIABLES` names the environment variable of each.
+
+    Attributes:
+        server_url: None takes the client's default.
+        api_key: None takes the key from the environment or the one stored on this machine.
+        worker_id: Unique among the server's workers.
+        tags: What runs may ask of a worker.
+        work_dir: Where op directories are made; the engine must see the same path.
+        max_concurrency: Op runs at a time.
+        pull_policy: always, missing or never.
+        grace_s: Seconds between SIGTERM and SIGKILL for a container that is stopped.
+        drain_timeout_s: Seconds that running ops may take to finish after the first signal.
+        heartbeat_s: Seconds between heartbeats.
+    """
+
+    server_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    worker_id: str = field(default_factory=default_worker_id)
+    tags: list[str] = field(default_factory=list[str])
+    work_dir: Path = field(default_factory=lambda: data_dir() / "work")
+    max_concurrency: int = field(default_factory=lambda: os.cpu_count() or 1)
+    pull_policy: PullPolicy = "always"
+    grace_s: float = 10.0
+    drain_timeout_s: float = 300.0
+    heartbeat_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        try:
+            check_id(self.worker_id, "worker id")
+        except InvalidIdError as error:
+            raise SettingsError(str(error)) from error
+        if self.pull_policy not in POLICIES:
+            raise SettingsError(
+                f"The pull policy must be one of {', '.join(POLICIES)}, not {self.pull_policy!r}."
+            )
+        for name, least in (("max_concurrency", 1), ("heartbeat_s", 0.01)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"The setting {name} must be at least {least}.")
+        for name in ("grace_s", "drain_timeout_s"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"The setting {name} must not be negative.")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Self:
+        """Build from the environment; an override that is not None wins.
+
+        The server's URL and key stay unset here unless overridden: the client finds them.
+
+        Raises:
+            SettingsError: With one sentence naming the variable and what it may be.
+        """
+        values = {
+            name: read(variable, environ[variable])
+            for name, (variable, read) in _VARIABLES.items()
+            if environ.get(variable)
+        }
+        known = {f.name for f in fields(cls)}
+        values |= {k: v for k, v in overrides.items() if v is not None and k in known}
+        return cls(**values)
+
+
+def _number(kind: type[int] | type[float]) -> Callable[[str, str], float]:
+    def read(name: str, text: str) -> float:
+        try:
+            return kind(text)
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise SettingsError(f"{name} must be {wanted}, not {text!r}.") from None
+
+    return read
+
+
+def _text(_name: str, text: str) -> str:
+    return text
+
+
+def _path(_name: str, text: str) -> Path:
+    return Path(text)
+
+
+def _tags(_name: str, text: str) -> list[str]:
+    return [tag.strip() for tag in text.split(",") if tag.strip()]
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+    "worker_id": ("GYOZA_WORKER_ID", _text),
+    "tags": ("GYOZA_WORKER_TAGS", _tags),
+    "work_dir": ("GYOZA_WORK_DIR", _path),
+    "max_concurrency": ("GYOZA_MAX_CONCURRENCY", _number(int)),
+    "pull_policy": ("GYOZA_PULL_POLICY", _text),
+    "grace_s": ("GYOZA_GRACE_S", _number(float)),
+    "drain_timeout_s": ("GYOZA_DRAIN_TIMEOUT_S", _number(float)),
+    "heartbeat_s": ("GYOZA_HEARTBEAT_S", _number(float)),
+}
