@@ -8,6 +8,9 @@ Errors:
         ContainerNotFound      the container is gone
         ImageNotFound          no such image on this engine                  (IMAGE_PULL)
         ImagePullError         the registry or the engine refused the pull   (IMAGE_PULL)
+      InputsInvalid            the run's inputs are not plain data           (POLICY)
+      GpusTooSmall             it asks for more GPU memory than there is     (POLICY)
+      OpDirNotRemoved          something in an op's folder cannot be removed
       OpError                  the op, not the worker, is at fault
         OutputInvalid          its output file is not plain data             (OUTPUT_INVALID)
         OpTimedOut             it ran longer than its `timeout_s`            (TIMED_OUT)
@@ -55,6 +58,22 @@ class ImagePullError(EngineError):
     """The registry or the engine refused the pull."""
 
     reason = FailureReason.IMAGE_PULL
+
+
+class InputsInvalid(WorkerError):
+    """The inputs of a run are not plain data within the caps."""
+
+    reason = FailureReason.POLICY
+
+
+class GpusTooSmall(WorkerError):
+    """A run asks for more GPU memory than this worker's GPUs have together."""
+
+    reason = FailureReason.POLICY
+
+
+class OpDirNotRemoved(WorkerError):
+    """Something in an op's folder cannot be removed."""
 
 
 class OpError(WorkerError):

@@ -1,0 +1,1 @@
+"""Container engines: the contract, and Docker behind it."""

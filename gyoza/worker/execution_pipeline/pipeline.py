@@ -2,9 +2,9 @@
 
 import inspect
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
 import trio
 
@@ -84,12 +84,10 @@ async def _execute(steps: Iterator[Step], ctx: ExecutionContext) -> ExecutionCon
 
 
 async def _invoke(step: Step, ctx: ExecutionContext) -> ExecutionContext:
-    call: Any = step if inspect.isroutine(step) else type(step).__call__
-    if inspect.iscoroutinefunction(call):
-        result = step(ctx)
-    else:
-        result = await trio.to_thread.run_sync(step, ctx)
-    return await result if inspect.isawaitable(result) else result
+    is_async = inspect.iscoroutinefunction(step) or inspect.iscoroutinefunction(type(step).__call__)
+    if is_async:
+        return await cast("Awaitable[ExecutionContext]", step(ctx))
+    return await trio.to_thread.run_sync(cast("Callable[..., ExecutionContext]", step), ctx)
 
 
 @contextmanager

@@ -61,8 +61,6 @@ class EventParser:
             yield from self._ordinary(data[at:start])
             end = data.find(b"\n", start)
             line = data[start : end if end >= 0 else len(data)]
-            if not line.startswith(PREFIX[: len(line)]):  # nothing more to find in this block
-                return
             if end < 0 and len(line) <= MAX_EVENT:
                 self._held = line
                 return

@@ -46,7 +46,7 @@ class ContainerOutput:
 
     Attributes:
         tail: The end of the ordinary text.
-        ended: Set once everything that was written has been taken.
+        ended: Set once nothing more is taken: at the end of the output, as a rule.
     """
 
     def __init__(
@@ -66,10 +66,12 @@ class ContainerOutput:
     async def follow(self, stream: LogStream) -> None:
         """Take the stream to its end; a reader and a parser task with a few blocks in between."""
         send, receive = trio.open_memory_channel[bytes](BLOCKS)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read, stream, send)
-            nursery.start_soon(self._parse, receive)
-        self.ended.set()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, stream, send)
+                nursery.start_soon(self._parse, receive)
+        finally:
+            self.ended.set()
 
     async def _read(self, stream: LogStream, send: trio.MemorySendChannel[bytes]) -> None:
         async with send:

@@ -44,6 +44,9 @@ async def heartbeat_loop(
             elif not reachable:
                 logger.info("Heartbeats reach the server again.")
             reachable = True
+        if worker.draining.is_set() and not registered:
+            registered = True
+            task_status.started()  # it ends without ever having met its server
         with trio.move_on_after(worker.settings.heartbeat_s):
             await worker.beat_now.wait()
 

@@ -45,13 +45,17 @@ async def _worker_with_signals(settings: WorkerSettings) -> None:
         open_worker(settings, context=worker_context) as worker,
         trio.open_nursery() as process,
     ):
-        process.start_soon(_obey_signals, worker)
+        await process.start(obey_signals, worker)
         await supervise(worker)
         process.cancel_scope.cancel()
 
 
-async def _obey_signals(worker: Worker) -> None:
+async def obey_signals(
+    worker: Worker, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Drain at the first SIGINT or SIGTERM, stop the runs at every further one."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for number in signals:
             name = signal.Signals(number).name
             if not worker.draining.is_set():

@@ -1,0 +1,147 @@
+"""The docker-py client: made from the environment, its errors told in our own words."""
+
+import ssl
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+import docker.errors
+import docker.utils
+import requests
+import requests.adapters
+import urllib3.exceptions
+from docker.constants import MINIMUM_DOCKER_API_VERSION
+
+from gyoza.worker.containers.docker_call import tell_calls
+from gyoza.worker.errors import (
+    ContainerNotFound,
+    EngineError,
+    EngineUnavailable,
+    ImageNotFound,
+)
+
+_docker: Any = docker
+_errors: Any = docker.errors
+_utils: Any = docker.utils
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+
+
+def connect(timeout_s: float, pool_size: int) -> Any:
+    """Return a `docker.APIClient` for the engine that the Docker variables name.
+
+    It speaks the API version of the engine, and ends the connection after every request: none is
+    found broken after a restart of the engine, and each can be shut down by its `Call`.
+
+    Args:
+        timeout_s: Longest wait for a connection and for each part of an answer.
+        pool_size: How many requests may be under way at once.
+    """
+    settings: dict[str, Any] = _utils.kwargs_from_env()
+
+    def client_for(version: str) -> Any:
+        client = _docker.APIClient(
+            **settings, version=version, timeout=timeout_s, max_pool_size=pool_size
+        )
+        client.headers["Connection"] = "close"
+        if client.base_url.startswith("http:") or client.base_url.startswith("https:"):
+            adapter = requests.adapters.HTTPAdapter(pool_maxsize=pool_size)
+            client.mount(client.base_url, adapter)
+        tell_calls(client.get_adapter(client.base_url))
+        return client
+
+    asker = client_for(MINIMUM_DOCKER_API_VERSION)
+    version: str = asker.version(api_version=False)["ApiVersion"]
+    return client_for(version)
+
+
+def post(client: Any, path: str, params: dict[str, Any], **options: Any) -> requests.Response:
+    """Send a POST request and return the response when its head has arrived; the body may last.
+
+    Raises:
+        docker.errors.APIError: If the engine refuses.
+    """
+    url = f"{client.base_url}/v{client.api_version}{path}"
+    options.setdefault("timeout", client.timeout)
+    response: requests.Response = client.post(url, params=params, stream=True, **options)
+    try:
+        response.raise_for_status()
+    except requests.HTTPError as error:
+        with response:
+            _errors.create_api_error_from_http_exception(error)
+    return response
+
+
+@contextmanager
+def own_errors(host: str) -> Generator[None]:
+    """Raise what docker-py and its transport raise as errors of our tree."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, urllib3.exceptions.HTTPError) as error:
+        # The errors of requests, and of docker-py for refusals, are OSErrors.
+        raise _translate(error, host) from error
+    except _errors.DockerException as error:
+        raise EngineUnavailable(f"The Docker settings cannot be used: {error}") from error
+
+
+def words_of(error: Any) -> str:
+    """Return the engine's explanation for a refusal, without its full stop."""
+    return str(error.explanation or error).strip().rstrip(".")
+
+
+def _translate(error: Exception, host: str) -> EngineError:
+    if isinstance(error, _errors.APIError):
+        return _refusal(error, host)
+    causes = list(_causes(error))
+
+    def caused_by(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    if caused_by(PermissionError):
+        return EngineUnavailable(
+            f"The Docker Engine at {host} does not permit access; add your user to the group"
+            " docker and log in again, or use sudo."
+        )
+    if caused_by(ssl.SSLError, requests.exceptions.SSLError):
+        return EngineUnavailable(
+            f"No secure connection to the Docker Engine at {host};"
+            f" check DOCKER_TLS_VERIFY and DOCKER_CERT_PATH ({causes[-1]})."
+        )
+    if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
+        return EngineUnavailable(f"The Docker Engine at {host} did not answer in time.")
+    if caused_by(FileNotFoundError, ConnectionRefusedError, urllib3.exceptions.NameResolutionError):
+        return EngineUnavailable(
+            f"No Docker Engine answers at {host}; start Docker or set DOCKER_HOST."
+        )
+    if caused_by(ValueError, KeyError) and not caused_by(OSError):
+        return EngineUnavailable(f"What answers at {host} is not a Docker Engine.")
+    return EngineUnavailable(f"The connection to the Docker Engine at {host} broke: {causes[-1]}.")
+
+
+def _refusal(error: Any, host: str) -> EngineError:
+    words = words_of(error)
+    if isinstance(error, _errors.ImageNotFound):
+        return ImageNotFound(f"{words}.")
+    if error.status_code == 404:
+        return ContainerNotFound(f"{words}.")
+    if "HTTPS server" in words:
+        return EngineUnavailable(
+            f"The Docker Engine at {host} wants TLS; set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH."
+        )
+    if "could not select device driver" in words and "gpu" in words:
+        words += "; install the NVIDIA container toolkit for GPUs in containers"
+    return EngineError(f"The Docker Engine refused: {words}.")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and what led to it; requests and urllib3 keep that in several places."""
+    seen: list[BaseException] = []
+    pending: list[Any] = [error]
+    while pending:
+        cause = pending.pop(0)
+        if isinstance(cause, BaseException) and cause not in seen:
+            seen.append(cause)
+            yield cause
+            pending += [*cause.args, getattr(cause, "reason", None)]
+            pending += [cause.__cause__, cause.__context__]

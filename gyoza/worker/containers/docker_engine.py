@@ -1,0 +1,295 @@
+"""The Docker Engine behind the contract of `engine.py`, by docker-py in threads."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager, closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import docker.errors
+import trio
+
+from gyoza.worker.containers.docker_call import Call
+from gyoza.worker.containers.docker_client import post, words_of
+from gyoza.worker.containers.docker_pull import pull_error, read_pull
+from gyoza.worker.containers.docker_requests import container_body
+from gyoza.worker.containers.docker_threads import DockerThreads
+from gyoza.worker.containers.engine import (
+    ContainerEngine,
+    ContainerExit,
+    ContainerInfo,
+    ContainerSpec,
+    EngineInfo,
+    ImageInfo,
+    LogStream,
+)
+from gyoza.worker.errors import ContainerNotFound, EngineError, EngineUnavailable
+
+_errors: Any = docker.errors
+
+BLOCK = 1024 * 1024
+# However sure a wait is, it looks again now and then: a connection can die without a word.
+LOOK_AGAIN_S = 60.0
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 5.0
+
+
+@asynccontextmanager
+async def open_docker_engine(
+    concurrency: int = 200, deadline_s: float = 30.0
+) -> AsyncGenerator["DockerEngine"]:
+    """Use the Docker Engine that DOCKER_HOST and the other Docker variables name.
+
+    It is first spoken to by the first call, so that a worker may start before Docker does.
+
+    Args:
+        concurrency: How many containers may run at once.
+        deadline_s: How long a call may take, in seconds; create, start and remove four times that.
+    """
+    engine = DockerEngine(concurrency, deadline_s)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+class DockerEngine:
+    """The Docker Engine; see `ContainerEngine` for the methods and `open_docker_engine`."""
+
+    def __init__(self, concurrency: int = 200, deadline_s: float = 30.0) -> None:
+        self._docker = DockerThreads(concurrency, deadline_s)
+
+    def close(self) -> None:
+        """Release the client; no connection outlives its call anyway."""
+        self._docker.close()
+
+    async def info(self) -> EngineInfo:
+        """See `ContainerEngine.info`."""
+        info = await self._docker.ask(lambda client: client.info())
+        return EngineInfo(version=info["ServerVersion"], data_root=info["DockerRootDir"])
+
+    async def find_image(self, image: str) -> ImageInfo | None:
+        """See `ContainerEngine.find_image`."""
+
+        def find(client: Any) -> Any:
+            try:
+                return client.inspect_image(image)
+            except _errors.APIError as error:
+                if error.status_code in (400, 404):
+                    return None
+                raise
+
+        found = await self._docker.ask(find)
+        return found and ImageInfo(id=found["Id"], repo_digests=_pulled_digests(found))
+
+    async def image_labels(self, image: str) -> dict[str, str]:
+        """Return the labels of a local image; empty if there is none."""
+
+        def read(client: Any) -> dict[str, str]:
+            try:
+                return client.inspect_image(image)["Config"]["Labels"] or {}
+            except _errors.NotFound:
+                return {}
+
+        return await self._docker.ask(read)
+
+    async def import_image(self, image: str, archive: Path, changes: list[str]) -> None:
+        """Make an image of a tar archive of its root directory.
+
+        Args:
+            image: Name and tag.
+            archive: The tar file.
+            changes: Instructions as in a Dockerfile: `ENV`, `CMD`, `LABEL` and the like.
+        """
+        name, _, tag = image.rpartition(":")
+        await self._docker.ask(
+            lambda client: client.import_image_from_file(str(archive), name, tag, changes),
+            slow=True,
+        )
+
+    async def remove_image(self, image: str) -> None:
+        """Remove a name of an image, and the image with its last name; nothing if absent."""
+
+        def remove(client: Any) -> None:
+            with suppress(_errors.NotFound):
+                client.remove_image(image, force=True)
+
+        await self._docker.ask(remove, slow=True)
+
+    async def pull(self, image: str, on_progress: Callable[[str], None]) -> None:
+        """See `ContainerEngine.pull`."""
+
+        def tell(sentence: str) -> None:
+            trio.from_thread.run_sync(on_progress, sentence)
+
+        def pull(client: Any) -> None:
+            client.reload_config()  # so that a `docker login` of today counts
+            try:
+                read_pull(image, client.pull(image, stream=True, decode=True), tell)
+            except _errors.APIError as error:
+                raise pull_error(image, words_of(error)) from error
+
+        await self._docker.run(pull, self._docker.pulls)
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """See `ContainerEngine.create`; once sent it is not cancelled, so that the id is known."""
+        body = container_body(spec)
+        created = await self._docker.ask(
+            lambda client: client.create_container_from_config(body, spec.name),
+            slow=True,
+            shield=True,
+        )
+        return created["Id"]
+
+    @asynccontextmanager
+    async def attach(self, container_id: str) -> AsyncGenerator[LogStream]:
+        """See `ContainerEngine.attach`."""
+
+        def attach(client: Any) -> _Readable:
+            response = post(
+                client,
+                f"/containers/{container_id}/attach",
+                {"stdout": 1, "stderr": 1, "stream": 1},
+                headers={"Connection": "Upgrade", "Upgrade": "tcp"},
+            )
+            call.answered(response)
+            call.read_without_timeout()
+            # Not the socket itself: output that came along with the head lies in this buffer.
+            return response.raw._fp.fp
+
+        with closing(Call()) as call:
+            output = await self._docker.ask(attach, limiter=self._docker.streams, call=call)
+            yield _DockerLogStream(call, output, self._docker.streams)
+
+    async def start(self, container_id: str) -> None:
+        """See `ContainerEngine.start`."""
+        await self._docker.ask(lambda client: client.start(container_id), slow=True)
+
+    async def wait(self, container_id: str) -> ContainerExit:
+        """See `ContainerEngine.wait`."""
+
+        def wait(client: Any) -> None:
+            timeout = (client.timeout, LOOK_AGAIN_S)
+            with post(client, f"/containers/{container_id}/wait", {}, timeout=timeout) as response:
+                _ = response.content
+
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            try:
+                with suppress(EngineUnavailable):
+                    await self._docker.run(wait, self._docker.waits)
+                state = await self._state(container_id)
+                backoff_s = FIRST_BACKOFF_S
+            except ContainerNotFound:
+                raise
+            except EngineError:  # away for a moment, or refusing while it stops: look again
+                state: dict[str, Any] = {"Status": "unknown"}
+                backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
+            if state["Status"] == "created":
+                raise EngineError(f"Container {container_id[:12]} was never started.")
+            if state["Status"] in ("exited", "dead"):
+                return ContainerExit(state["ExitCode"], state["OOMKilled"], state["Error"])
+            await trio.sleep(backoff_s)
+
+    async def _state(self, container_id: str) -> dict[str, Any]:
+        return (await self._docker.ask(lambda client: client.inspect_container(container_id)))[
+            "State"
+        ]
+
+    async def ask_to_stop(self, container_id: str) -> None:
+        """See `ContainerEngine.ask_to_stop`."""
+
+        def stop(client: Any) -> None:
+            config = client.inspect_container(container_id)["Config"]
+            client.kill(container_id, config.get("StopSignal") or "SIGTERM")
+
+        await self._signal(stop)
+
+    async def kill(self, container_id: str) -> None:
+        """See `ContainerEngine.kill`."""
+        await self._signal(lambda client: client.kill(container_id, "SIGKILL"))
+
+    async def _signal(self, send: Callable[[Any], None]) -> None:
+        def send_if_running(client: Any) -> None:
+            try:
+                send(client)
+            except _errors.APIError as error:
+                if error.status_code not in (404, 409):
+                    raise
+
+        await self._docker.ask(send_if_running)
+
+    async def remove(self, container_id: str) -> None:
+        """See `ContainerEngine.remove`; the container's name will do as well as its id."""
+
+        def remove(client: Any) -> None:
+            while True:
+                try:
+                    return client.remove_container(container_id, v=True, force=True)
+                except _errors.NotFound:
+                    return None
+                except _errors.APIError as error:
+                    if error.status_code != 409:
+                        raise
+                # Somebody else is removing it: wait until it is gone, and make sure.
+                path, until = f"/containers/{container_id}/wait", {"condition": "removed"}
+                try:
+                    with post(client, path, until) as response:
+                        _ = response.content
+                except _errors.NotFound:
+                    return None
+
+        await self._docker.ask(remove, slow=True)
+
+    async def list(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
+        """See `ContainerEngine.list`."""
+        wanted = [f"{name}={value}" if value else name for name, value in labels.items()]
+        found = await self._docker.ask(
+            lambda client: client.containers(all=True, filters={"label": wanted})
+        )
+        return [_container_info(container) for container in found]
+
+
+class _Readable(Protocol):
+    def read1(self, size: int, /) -> bytes: ...
+
+
+class _DockerLogStream:
+    def __init__(self, call: Call, output: _Readable, limiter: trio.CapacityLimiter) -> None:
+        self._call = call
+        self._output = output
+        self._limiter = limiter
+
+    async def receive(self) -> bytes:
+        return await self._call.run(self._read, self._limiter)
+
+    def _read(self) -> bytes:
+        try:
+            return self._output.read1(BLOCK)
+        except OSError:
+            return b""
+
+
+def _pulled_digests(image: dict[str, Any]) -> list[str]:
+    """Return the digests of an image that was pulled.
+
+    Engines with the containerd image store give digests to images that were built, too, and
+    tell the origin in `Identity`.
+    """
+    identity = image.get("Identity")
+    if identity is not None and not identity.get("Pull"):
+        return []
+    return image.get("RepoDigests") or []
+
+
+def _container_info(container: dict[str, Any]) -> ContainerInfo:
+    names: list[str] = container["Names"] or [""]
+    return ContainerInfo(
+        id=container["Id"],
+        name=names[0].removeprefix("/"),
+        state=container["State"],
+        labels=container["Labels"] or {},
+        created_at=datetime.fromtimestamp(container["Created"], UTC),
+    )
+
+
+_checked: type[ContainerEngine] = DockerEngine

@@ -1,0 +1,177 @@
+"""The small server: the least a worker must be able to live with, over real HTTP.
+
+It answers heartbeats with `{}`, hands out each run once, tells a run's state, takes events, and
+answers 404 to everything else.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as _serve  # pyright: ignore[reportUnknownVariableType]
+
+Json = dict[str, Any]
+serve = cast("Any", _serve)
+
+
+@dataclass
+class SmallServer:
+    """The state of the server, for tests to fill and to look at."""
+
+    runs: dict[str, Json] = field(default_factory=dict[str, Json])
+    events: list[Json] = field(default_factory=list[Json])
+    heartbeats: list[Json] = field(default_factory=list[Json])
+    requests: list[str] = field(default_factory=list[str])
+    url: str = ""
+    on_claim: Callable[[], None] | None = None
+    keeps_logs: bool = False
+    logs: dict[str, str] = field(default_factory=dict[str, str])
+    changes: list[Json] = field(default_factory=list[Json])
+    _drops: set[str] = field(default_factory=set[str])
+    _refusals: dict[tuple[str, str], list[tuple[int, Json]]] = field(
+        default_factory=dict[tuple[str, str], list[tuple[int, Json]]]
+    )
+    _claimed: set[str] = field(default_factory=set[str])
+    _news: trio.Event = field(default_factory=trio.Event)
+
+    def submit(self, run_id: str, image: str, **fields: Any) -> None:
+        """Queue a run with no more fields than a small server's runs have."""
+        run: Json = {
+            "id": run_id,
+            "image": image,
+            "inputs": {},
+            "constraints": {},
+            "state": "PENDING",
+        }
+        self.runs[run_id] = run | fields
+        self._tell()
+
+    def cancel(self, run_id: str) -> None:
+        """Cancel a run."""
+        self.runs[run_id]["state"] = "CANCELLED"
+
+    def refuse(self, method: str, path: str, status: int, detail: str, times: int = 99) -> None:
+        """Answer the next requests of this kind with an error."""
+        self._refusals[method, path] = [(status, {"detail": detail})] * times
+
+    def refuse_type(self, event_type: str, status: int, detail: str) -> None:
+        """Answer every event of this type with an error."""
+        self._refusals["event", event_type] = [(status, {"detail": detail})] * 99
+
+    def drop(self, *requests: str) -> set[str]:
+        """Leave one of each of these requests without an answer; return those still to drop."""
+        self._drops = set(requests)
+        return self._drops
+
+    def hand_out_again(self, run_id: str) -> None:
+        """Give the run in the next claim once more, as if the answer had been lost."""
+        self._claimed.discard(run_id)
+
+    async def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Wait until a request has made the condition true."""
+        while not holds():
+            await self._news.wait()
+
+    async def wait_for_event(self, kind: str, run_id: str) -> Json:
+        """Wait for an event of a run and return it."""
+
+        def matching() -> list[Json]:
+            return [e for e in self.events if e["type"] == kind and e["run_id"] == run_id]
+
+        await self.wait_until(lambda: bool(matching()))
+        return matching()[0]
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    def answer(self, method: str, path: str, body: Json) -> tuple[int, Json]:
+        """Answer one request."""
+        if refusals := self._refusals.get((method, path)):
+            return refusals.pop()
+        match method, path.strip("/").split("/"):
+            case "POST", ["workers", "heartbeat"]:
+                self.heartbeats.append(body)
+                return 200, {}
+            case "POST", ["workers", _, "claim"]:
+                free = [r for r in self.runs.values() if r["id"] not in self._claimed]
+                given = free[: body["max_runs"]]
+                self._claimed |= {run["id"] for run in given}
+                if given and self.on_claim:
+                    self.on_claim()
+                for run in given:
+                    if run["state"] == "PENDING":
+                        run["state"] = "ASSIGNED"
+                return 200, {"runs": given}
+            case "POST", ["runs", run_id, "logs"] if self.keeps_logs:
+                text = self.logs.get(run_id, "").encode()[: body["offset"]].decode()
+                self.logs[run_id] = text + body["data"]
+                return 200, {"offset": len(self.logs[run_id].encode())}
+            case "GET", ["workers", _, "changes"] if self.changes:
+                return 200, self.changes.pop(0) if len(self.changes) > 1 else self.changes[0]
+            case "GET", ["runs", run_id] if run_id in self.runs:
+                return 200, self.runs[run_id]
+            case "POST", ["runs", run_id, "events"] if run_id in self.runs:
+                return self._take_event(self.runs[run_id], body)
+            case _:
+                return 404, {"detail": "Not Found"}
+
+    def _take_event(self, run: Json, body: Json) -> tuple[int, Json]:
+        if refusals := self._refusals.get(("event", body["type"])):
+            return refusals.pop()
+        if run["state"] in ("COMPLETED", "FAILED", "CANCELLED"):
+            return 409, {"detail": "The run has ended."}
+        self.events.append(body | {"run_id": run["id"]})
+        moves = {"STARTED": "RUNNING", "COMPLETED": "COMPLETED", "FAILED": "FAILED"}
+        run["state"] = moves.get(body["type"], run["state"])
+        return 200, run
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Speak ASGI."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        data = b""
+        more = True
+        while more:
+            message = await receive()
+            data += message.get("body", b"")
+            more = message.get("more_body", False)
+        if (request := f"{scope['method']} {scope['path']}") in self._drops:
+            self._drops.remove(request)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise ConnectionAbortedError
+        status, answer = self.answer(scope["method"], scope["path"], json.loads(data or b"{}"))
+        self.requests.append(request)
+        body = json.dumps(answer).encode()
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        self._tell()
+
+
+async def _lifespan(
+    receive: Callable[[], Awaitable[Json]], send: Callable[[Json], Awaitable[None]]
+) -> None:
+    for kind in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{kind}.complete"})
+
+
+@asynccontextmanager
+async def open_small_server() -> AsyncGenerator[SmallServer]:
+    """Serve a small server on a free port of the loopback for as long as the block lasts."""
+    server = SmallServer()
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.graceful_timeout = 0.1
+    config.loglevel = "WARNING"
+    async with trio.open_nursery() as nursery:
+        binds = await nursery.start(serve, cast("Any", server), config)
+        server.url = binds[0]
+        yield server
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,174 @@
+"""What reaches the server of a run: events in order and once, logs by offset, through failures."""
+
+from dataclasses import replace
+
+import pytest
+import trio
+
+from gyoza.client import AsyncGyozaClient, endpoints
+from gyoza.client.retry import REPORT
+from gyoza.models import EventType
+from gyoza.testing import FakeContainer, FakeContainerEngine
+from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.reports import events
+from gyoza.worker.reports.events import EventReporter
+from tests.support.small_server import SmallServer
+from tests.worker.conftest import StartWorker, end_of
+
+EVENTS = "/runs/run-1/events"
+LOGS = "/runs/run-1/logs"
+
+
+async def chat(container: FakeContainer) -> int:
+    await container.stdout(b'one\n::gyoza::{"type": "INFO", "msg": "x"}\ntwo\n')
+    return 0
+
+
+async def complete(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    engine.add_image("chat", chat)
+    server.submit("run-1", "chat")
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            await server.wait_until(lambda: worker.active.ids == ["run-1"])
+            await end_of(worker, "run-1")
+
+
+async def test_a_server_that_keeps_logs_gets_all_text_before_the_end_is_reported(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    server.keeps_logs = True
+    await complete(server, engine, start_worker)
+    assert server.logs["run-1"] == "one\ntwo\n"
+    last_log = max(i for i, request in enumerate(server.requests) if request == f"POST {LOGS}")
+    last_event = max(i for i, request in enumerate(server.requests) if request == f"POST {EVENTS}")
+    assert last_log < last_event
+
+
+async def test_a_server_that_keeps_no_logs_is_asked_once(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    await complete(server, engine, start_worker)
+    assert server.requests.count(f"POST {LOGS}") == 1
+    assert server.runs["run-1"]["state"] == "COMPLETED"
+
+
+async def test_a_refused_log_is_cut_and_the_run_completes(
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server.refuse("POST", LOGS, 409, "Not yours.")
+    with caplog.at_level("INFO"):
+        await complete(server, engine, start_worker)
+    assert "its log is cut: Not yours." in caplog.text
+    assert server.runs["run-1"]["state"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("status", [500, 503, 401])
+async def test_reports_are_sent_again_until_they_are_taken(
+    status: int, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    server.refuse("POST", EVENTS, status, "Later.", times=2)
+    server.refuse("POST", LOGS, status, "Later.", times=1)
+    server.keeps_logs = True
+    await complete(server, engine, start_worker)
+    assert [e["type"] for e in server.events] == ["STARTED", "INFO", "COMPLETED"]
+    assert [e["seq"] for e in server.events] == [1, 2, 3]
+    assert server.logs["run-1"] == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("status", [400, 409, 404])
+async def test_a_server_that_no_longer_wants_the_result_is_believed(
+    status: int, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    engine.add_image("chat", chat)
+    server.submit("run-1", "chat")
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            await server.wait_for_event("INFO", "run-1")
+            server.refuse("POST", EVENTS, status, "No.")
+            await end_of(worker, "run-1")
+    assert "COMPLETED" not in [e["type"] for e in server.events]
+    assert "POST /runs/run-1/release" not in server.requests
+
+
+async def test_outputs_that_the_server_finds_too_large_fail_the_run(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    server.refuse_type("COMPLETED", 413, "Too large.")
+    await complete(server, engine, start_worker)
+    [failed] = [e for e in server.events if e["type"] == "FAILED"]
+    assert failed["payload"]["reason"] == "OUTPUT_INVALID"
+    assert "Too large." in failed["payload"]["error_message"]
+
+
+async def test_a_failure_that_the_server_no_longer_wants_is_left_out(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    async def fail(container: FakeContainer) -> int:
+        return 1
+
+    server.refuse_type("FAILED", 409, "It has ended.")
+    engine.add_image("failing", fail)
+    server.submit("run-1", "failing")
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            await server.wait_for_event("STARTED", "run-1")
+            await end_of(worker, "run-1")
+    assert [e["type"] for e in server.events] == ["STARTED"]
+
+
+async def test_a_flood_of_events_is_bounded_and_counted(
+    server: SmallServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_QUEUED", 3)
+    server.submit("run-1", "any")
+    async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
+        reporter = EventReporter(client, ContainerIdentity("w1", "run-1", 1))
+        for number in range(5):
+            reporter.note(EventType.INFO, f"news {number}")
+        nursery.start_soon(reporter.serve)
+        with trio.fail_after(5):
+            await reporter.confirm(EventType.COMPLETED, "completed")
+        nursery.cancel_scope.cancel()
+    assert [e["msg"] for e in server.events] == [
+        "news 0",
+        "news 1",
+        "news 2",
+        "2 events were dropped: too many at once.",
+        "completed",
+    ]
+
+
+async def test_of_waiting_progress_only_the_latest_is_sent(server: SmallServer) -> None:
+    server.submit("run-1", "any")
+    async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
+        reporter = EventReporter(client, ContainerIdentity("w1", "run-1", 1))
+        for percent in range(100):
+            reporter.note(EventType.PROGRESS, percent)
+        nursery.start_soon(reporter.serve)
+        with trio.fail_after(5):
+            await reporter.confirm(EventType.COMPLETED, "completed")
+        nursery.cancel_scope.cancel()
+    assert [e["msg"] for e in server.events] == [99, "completed"]
+
+
+async def test_reports_outlast_all_retries_of_the_client(
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(endpoints, "REPORT", replace(REPORT, tries=1))
+    server.keeps_logs = True
+    server.refuse("POST", EVENTS, 503, "Later.", times=2)
+    unanswered = server.drop(f"POST {EVENTS}", f"POST {LOGS}")
+    await complete(server, engine, start_worker)
+    assert not unanswered
+    assert [e["type"] for e in server.events] == ["STARTED", "INFO", "COMPLETED"]
+    assert server.logs["run-1"] == "one\ntwo\n"
+    assert caplog.text.count("goes on trying") == 4
