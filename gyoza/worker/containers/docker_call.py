@@ -3,8 +3,9 @@
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -121,6 +122,8 @@ def _telling(new_connection: Callable[[], Any]) -> Callable[[], Any]:
     def new_telling_connection() -> Any:
         connection = new_connection()
         connect = connection.connect
+        if hasattr(connection, "unix_socket"):
+            connect = partial(_connect_unix, connection)
 
         def connect_and_tell() -> None:
             connect()
@@ -132,3 +135,13 @@ def _telling(new_connection: Callable[[], Any]) -> Callable[[], Any]:
         return connection
 
     return new_telling_connection
+
+
+def _connect_unix(connection: Any) -> None:
+    """Do as docker-py does, but leave no open socket behind if nobody answers."""
+    with ExitStack() as stack:
+        unix_socket = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        unix_socket.settimeout(connection.timeout)
+        unix_socket.connect(connection.unix_socket)
+        stack.pop_all()
+    connection.sock = unix_socket

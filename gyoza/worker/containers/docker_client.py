@@ -45,6 +45,8 @@ def connect(timeout_s: float, pool_size: int) -> Any:
             **settings, version=version, timeout=timeout_s, max_pool_size=pool_size
         )
         client.headers["Connection"] = "close"
+        # requests would let REQUESTS_CA_BUNDLE overrule DOCKER_CERT_PATH.
+        client.trust_env = False
         if client.base_url.startswith("http:") or client.base_url.startswith("https:"):
             adapter = requests.adapters.HTTPAdapter(pool_maxsize=pool_size)
             client.mount(client.base_url, adapter)
@@ -108,12 +110,12 @@ def _translate(error: Exception, host: str) -> EngineError:
             f"No secure connection to the Docker Engine at {host};"
             f" check DOCKER_TLS_VERIFY and DOCKER_CERT_PATH ({causes[-1]})."
         )
-    if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
-        return EngineUnavailable(f"The Docker Engine at {host} did not answer in time.")
     if caused_by(FileNotFoundError, ConnectionRefusedError, urllib3.exceptions.NameResolutionError):
         return EngineUnavailable(
             f"No Docker Engine answers at {host}; start Docker or set DOCKER_HOST."
         )
+    if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
+        return EngineUnavailable(f"The Docker Engine at {host} did not answer in time.")
     if caused_by(ValueError, KeyError) and not caused_by(OSError):
         return EngineUnavailable(f"What answers at {host} is not a Docker Engine.")
     return EngineUnavailable(f"The connection to the Docker Engine at {host} broke: {causes[-1]}.")

@@ -132,6 +132,7 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> str:
         """See `ContainerEngine.create`; once sent it is not cancelled, so that the id is known."""
+        await trio.lowlevel.checkpoint()
         body = container_body(spec)
         created = await self._docker.ask(
             lambda client: client.create_container_from_config(body, spec.name),

@@ -14,6 +14,12 @@ from gyoza.worker.op_io.outputs import read_outputs
 
 SIGKILL_CODE = 137
 
+# Codes of shells and of the engine's init.
+_MEANINGS = {
+    126: ": its command could not be executed",
+    127: ": its command was not found in the image",
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +65,8 @@ def _failure(ctx: ExecutionContext) -> tuple[FailureReason, str]:
             FailureReason.OUT_OF_MEMORY,
             f"The op was killed for using more memory than {allowed}.",
         )
-    sentence = f"The op exited with code {ctx.exit_code}."
+    meaning = _MEANINGS.get(ctx.exit_code or 0, "")
+    sentence = f"The op exited with code {ctx.exit_code}{meaning}."
     if killed_for_memory:
         sentence += " One of its processes had been killed for memory."
     return FailureReason.EXIT_CODE, sentence

@@ -1,0 +1,90 @@
+"""The whole system: a real server over loopback HTTP, a real worker, real containers."""
+
+import ssl
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from gyoza.client import AsyncGyozaClient
+from gyoza.server.serve import serve
+from gyoza.server.settings import ServerSettings
+from gyoza.worker.containers.docker_engine import open_docker_engine
+from gyoza.worker.containers.labels import of_worker
+from gyoza.worker.runner.supervisor import run_worker
+from gyoza.worker.runner.worker import Worker
+from gyoza.worker.settings import WorkerSettings
+from tests.images import busybox_image, python_image
+
+__all__ = ["busybox_image", "python_image"]
+
+KEY = "a-key-for-tests"
+
+
+@dataclass
+class System:
+    """A running server with one worker, and a client of it."""
+
+    url: str
+    client: AsyncGyozaClient
+    worker: Worker
+
+    async def run(self, image: str, inputs: dict[str, Any] | None = None, **options: Any) -> str:
+        """Submit a run and return its id."""
+        return (await self.client.create_run(image, inputs or {}, **options))["id"]
+
+    async def until(self, run_id: str, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the run once the condition holds, woken by its events."""
+        run = await self.client.get_run(run_id)
+        while not reached(run):
+            run = await self.client.get_run(run_id, after_event=len(run["events"]) - 1, wait_s=30)
+        return run
+
+    async def end_of(self, run_id: str) -> dict[str, Any]:
+        """Return the run once it has ended."""
+        return await self.until(run_id, lambda run: run["state"] in ENDS)
+
+
+ENDS = ("COMPLETED", "FAILED", "CANCELLED")
+OpenSystem = Callable[..., AbstractAsyncContextManager[System]]
+
+
+@pytest.fixture
+def open_system(tmp_path: Path) -> OpenSystem:
+    """Return a context manager: server and worker; afterwards nothing of them is left."""
+
+    @asynccontextmanager
+    async def open_it(
+        server: ServerSettings | None = None, tls: ssl.SSLContext | bool = True, **settings: Any
+    ) -> AsyncGenerator[System]:
+        server = server or ServerSettings(
+            port=0, database_url=f"sqlite:///{tmp_path}/server.sqlite3", api_key=KEY
+        )
+        worker_settings = WorkerSettings(
+            api_key=KEY,
+            work_dir=tmp_path / "work",
+            **({"worker_id": f"test-{tmp_path.name}"[:60], "max_concurrency": 8} | settings),
+        )
+        async with trio.open_nursery() as services:
+            url: str = await services.start(serve, server)
+            async with AsyncGyozaClient(url, KEY, verify=tls) as client:
+                async with trio.open_nursery() as working:
+
+                    async def work(task_status: trio.TaskStatus[Worker]) -> None:
+                        await run_worker(
+                            replace(worker_settings, server_url=url), task_status=task_status
+                        )
+
+                    worker: Worker = await working.start(work)
+                    yield System(url, client, worker)
+                    worker.drain()
+            services.cancel_scope.cancel()
+        async with open_docker_engine() as engine:
+            assert await engine.list(of_worker(worker_settings.worker_id)) == []
+        assert not list((tmp_path / "work" / worker_settings.worker_id).iterdir())
+
+    return open_it
