@@ -92,16 +92,20 @@ def scope_of(ctx: ExecutionContext) -> RunScope:
 
 @asynccontextmanager
 async def open_run(
-    ctx: ExecutionContext, tools: Toolbox, reporter: EventReporter, identity: ContainerIdentity
+    ctx: ExecutionContext, tools: Toolbox, reporter: EventReporter, *, ship_logs: bool = True
 ) -> AsyncGenerator[RunScope]:
-    """Give the context a scope for as long as the block lasts, and flush its reports after."""
+    """Give the context a scope for as long as the block lasts, and flush its reports after.
+
+    Without `ship_logs` the log stays in the context alone.
+    """
+    identity = reporter.identity
     work_dir = tools.settings.work_dir
     spool = await trio.to_thread.run_sync(LogSpool, work_dir, limiter=tools.files)
     shipper = LogShipper(tools.client, identity, spool, tools.files)
     try:
         async with trio.open_nursery() as tasks:
             tasks.start_soon(reporter.serve)
-            tasks.start_soon(shipper.serve)
+            tasks.start_soon(shipper.serve if ship_logs else shipper.discard)
             scope = ctx.extras[KEY] = RunScope(tools, identity, reporter, spool, shipper, tasks)
             yield scope
             with trio.move_on_after(FLUSH_S):

@@ -69,7 +69,7 @@ async def run_standalone(step: Callable[[ExecutionContext], Any], ctx: Execution
             files=trio.CapacityLimiter(4),
         )
         reporter = _ScriptReporter(client, identity, told=ctx.oprun_id)
-        async with open_run(ctx, tools, reporter, identity):
+        async with open_run(ctx, tools, reporter, ship_logs=False):
             try:
                 ctx = await step(ctx)
             except Exception as error:  # noqa: BLE001  raised below, outside the nurseries' groups

@@ -1,8 +1,8 @@
 """The folder that an attempt shares with its container.
 
-    <work_dir>/<run_id>.<attempt>/   0700: keeps the other users of the host out
-      gyoza/                         0777: mounted, for whatever user the image runs as
-        input.pkl input.json output
+<work_dir>/<run_id>.<attempt>/   0700: keeps the other users of the host out
+  gyoza/                         0777: mounted, for whatever user the image runs as
+    input.pkl input.json output
 """
 
 import os

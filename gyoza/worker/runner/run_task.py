@@ -28,11 +28,10 @@ async def run_op(active: ActiveRun, worker: Worker) -> None:
     they are reported and logged, and no other run notices.
     """
     run = active.run
-    identity = identity_of(active.run, worker)
-    reporter = EventReporter(worker.client, identity)
+    reporter = EventReporter(worker.client, identity_of(run, worker))
     ctx = _context_of(active)
     try:
-        async with open_run(ctx, worker.tools, reporter, identity):
+        async with open_run(ctx, worker.tools, reporter):
             await _execute(active, worker, ctx, reporter)
     except* Exception:
         logger.exception("Run %s ended in a way that nobody foresaw.", run.id)
