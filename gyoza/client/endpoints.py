@@ -52,6 +52,11 @@ def _list(response: httpx.Response) -> list[Json]:
     return cast("list[Json]", answer)
 
 
+def _taken(response: httpx.Response) -> Json:
+    """A small server may take a report without a word."""
+    return _object(response) if response.content else {}
+
+
 def _runs(response: httpx.Response) -> list[Json]:
     return _object(response).get("runs", [])
 
@@ -219,7 +224,7 @@ def add_event(
         summary=summary,
     )
     retry = CONNECT if seq is None else REPORT
-    return Call("POST", _path("runs", run_id, "events"), _object, body=body, retry=retry)
+    return Call("POST", _path("runs", run_id, "events"), _taken, body=body, retry=retry)
 
 
 def get_logs(run_id: str, *, attempt: int | None = None, follow: bool = False) -> Call[str]:
@@ -234,7 +239,7 @@ def append_logs(
 ) -> Call[Json]:
     """Append log text at `offset`, counted in UTF-8 bytes; repeats are harmless."""
     body = _given(offset=offset, data=data, worker_id=worker_id, attempt=attempt)
-    return Call("POST", _path("runs", run_id, "logs"), _object, body=body, retry=REPORT)
+    return Call("POST", _path("runs", run_id, "logs"), _taken, body=body, retry=REPORT)
 
 
 def get_events(
@@ -264,7 +269,7 @@ def heartbeat(
         "running_ops": running_ops or [],
         **more,
     }
-    return Call("POST", "/workers/heartbeat", _object, body=body, retry=NEVER)
+    return Call("POST", "/workers/heartbeat", _taken, body=body, retry=NEVER)
 
 
 def claim(
@@ -289,7 +294,7 @@ def get_changes(worker_id: str, *, after: str | None = None, wait_s: float = 0.0
 def release_run(run_id: str, *, worker_id: str, attempt: int, reason: str) -> Call[Json]:
     """Give a run back, to be claimed by another worker; again is harmless."""
     body = {"worker_id": worker_id, "attempt": attempt, "reason": reason}
-    return Call("POST", _path("runs", run_id, "release"), _object, body=body, retry=REPORT)
+    return Call("POST", _path("runs", run_id, "release"), _taken, body=body, retry=REPORT)
 
 
 def list_workers() -> Call[list[Json]]:

@@ -3,6 +3,7 @@
 Errors:
     httpx.HTTPStatusError
       ApiError             the server answered with an error; says its sentence
+        ForeignAnswer      an error without one: a proxy or no gyoza server
     ClientError
       CredentialsError     the API key cannot be read or sent
       InvalidServerUrl     the server's address is no http or https URL
@@ -25,6 +26,10 @@ class ApiError(httpx.HTTPStatusError):
         super().__init__(detail, request=response.request, response=response)
         self.status = response.status_code
         self.detail = detail
+
+
+class ForeignAnswer(ApiError):
+    """An error status without the sentence that a gyoza server would say."""
 
 
 class ClientError(Exception):

@@ -1,7 +1,7 @@
 """The client for Trio."""
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import cached_property, wraps
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -88,7 +88,7 @@ class AsyncGyozaClient:
             else:
                 return read_answer(call, outcome)
 
-    async def follow_logs(self, run_id: str, *, attempt: int | None = None) -> AsyncIterator[str]:
+    async def follow_logs(self, run_id: str, *, attempt: int | None = None) -> AsyncGenerator[str]:
         """Yield the log text as it arrives, until the attempt is over."""
         call = endpoints.get_logs(run_id, attempt=attempt, follow=True)
         try:

@@ -14,7 +14,7 @@ from gyoza.worker.containers.engine import ContainerSpec
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.errors import SettingsError
 from gyoza.worker.execution_pipeline import ExecutionContext, Pipeline, execution_pipeline
-from gyoza.worker.runner.backoff import Backoff
+from gyoza.worker.backoff import Backoff
 from gyoza.worker.runner.engine_watch import EngineWatch
 from gyoza.worker.runner.supervisor import open_worker, run_worker
 from gyoza.worker.settings import WorkerSettings

@@ -10,6 +10,7 @@ import trio
 from gyoza.client import ApiError, AsyncGyozaClient, ClientError
 from gyoza.client.retry import REPORT
 from gyoza.models import EventType
+from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.errors import LeaseLost
 
@@ -105,6 +106,7 @@ class EventReporter:
     async def _send(self, report: Report) -> ApiError | None:
         """Send until the server has taken the report, or return its refusal."""
         self._seq += 1
+        backoff = Backoff()
         while True:
             try:
                 await self._client.add_event(
@@ -125,3 +127,4 @@ class EventReporter:
                 logger.warning("Run %s goes on trying: %s", self.identity.run_id, error)
             else:
                 return None
+            await backoff.wait()

@@ -5,6 +5,8 @@ import logging
 import trio
 
 from gyoza.client import ApiError, AsyncGyozaClient, ClientError
+from gyoza.client.retry import REPORT
+from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.logs.spool import LogSpool
 
@@ -32,6 +34,7 @@ class LogShipper:
         self._spool = spool
         self._limiter = limiter
         self._sent = 0
+        self._backoff = Backoff()
         self._news = trio.Event()
         self._closing = trio.Event()
         self._done = trio.Event()
@@ -77,9 +80,13 @@ class LogShipper:
                 worker_id=self._identity.worker_id,
                 attempt=self._identity.attempt,
             )
-        except ClientError as error:
+        except (ApiError, ClientError) as error:
+            if isinstance(error, ApiError) and error.status not in REPORT.statuses:
+                raise
             logger.warning(
                 "Run %s keeps its log and goes on trying: %s", self._identity.run_id, error
             )
+            await self._backoff.wait()
         else:
+            self._backoff.reset()
             self._sent += len(text.encode())

@@ -7,8 +7,8 @@ import trio
 
 from gyoza.client import ApiError, ClientError
 from gyoza.models import OpRun, check_id
+from gyoza.worker.backoff import Backoff
 from gyoza.worker.runner.active_runs import CancelReason
-from gyoza.worker.runner.backoff import Backoff
 from gyoza.worker.runner.run_task import give_back, identity_of, run_op
 from gyoza.worker.runner.worker import Worker
 

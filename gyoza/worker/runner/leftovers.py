@@ -6,6 +6,7 @@ from pathlib import Path
 import trio
 
 from gyoza.worker.containers.labels import ContainerIdentity, of_worker
+from gyoza.worker.errors import OpDirNotRemoved
 from gyoza.worker.op_io.op_dir import remove_op_dir
 from gyoza.worker.runner.run_task import give_back
 from gyoza.worker.runner.worker import Worker
@@ -34,4 +35,7 @@ async def clear_leftovers(worker: Worker) -> None:
 def _clear(work_dir: Path) -> None:
     for entry in work_dir.iterdir():
         if entry.is_dir() and not entry.is_symlink():
-            remove_op_dir(entry)
+            try:
+                remove_op_dir(entry)
+            except OpDirNotRemoved as error:
+                logger.warning("%s", error)

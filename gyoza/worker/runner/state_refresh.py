@@ -6,7 +6,7 @@ from typing import Any
 import trio
 
 from gyoza.client import ApiError, ClientError
-from gyoza.worker.runner.backoff import Backoff
+from gyoza.worker.backoff import Backoff
 from gyoza.worker.runner.worker import Worker
 
 WAIT_S = 30.0
@@ -37,7 +37,6 @@ class _NoChanges(Exception):
 async def _follow_changes(worker: Worker) -> None:
     cursor: str | None = None
     backoff = Backoff()
-    never = trio.Event()
     while True:
         asked_at = trio.current_time()
         try:
@@ -48,7 +47,7 @@ async def _follow_changes(worker: Worker) -> None:
             if isinstance(error, ApiError) and error.status == 404:
                 raise _NoChanges from error
             logger.debug("Changes cannot be followed: %s", error)
-            await backoff.wait(never)
+            await backoff.wait()
             continue
         backoff.reset()
         worker.active.observe(answer.get("states", {}))

@@ -14,10 +14,10 @@ class Backoff:
     def __init__(self) -> None:
         self._bound = FIRST_S
 
-    async def wait(self, unless: trio.Event) -> None:
+    async def wait(self, unless: trio.Event | None = None) -> None:
         """Wait for the next period, or until `unless` is set."""
         with trio.move_on_after(self._bound * random.uniform(0.5, 1.0)):
-            await unless.wait()
+            await (trio.Event() if unless is None else unless).wait()
         self._bound = min(self._bound * 2, CAP_S)
 
     def reset(self) -> None:
