@@ -64,11 +64,13 @@ def open_system(tmp_path: Path) -> OpenSystem:
         server = server or ServerSettings(
             port=0, database_url=f"sqlite:///{tmp_path}/server.sqlite3", api_key=KEY
         )
-        worker_settings = WorkerSettings(
-            api_key=KEY,
-            work_dir=tmp_path / "work",
-            **({"worker_id": f"test-{tmp_path.name}"[:60], "max_concurrency": 8} | settings),
-        )
+        defaults: dict[str, Any] = {
+            "api_key": KEY,
+            "work_dir": tmp_path / "work",
+            "worker_id": f"test-{tmp_path.name}"[:60],
+            "max_concurrency": 8,
+        }
+        worker_settings = WorkerSettings(**(defaults | settings))
         async with trio.open_nursery() as services:
             url: str = await services.start(serve, server)
             async with AsyncGyozaClient(url, KEY, verify=tls) as client:

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,12 +92,9 @@ async def test_a_worker_process_drains_at_the_first_signal_and_exits_with_0(
         async with open_small_server() as server, trio.open_nursery() as nursery:
             command = ["sh", "-c", "while ! test -e /gyoza/go; do sleep 0.05; done"]
             server.submit("run-1", busybox_image, command=command)
+            environment["GYOZA_SERVER_URL"] = server.url
             process: trio.Process = await nursery.start(
-                lambda task_status: trio.run_process(
-                    [sys.executable, "-c", script],
-                    env=environment | {"GYOZA_SERVER_URL": server.url},
-                    task_status=task_status,
-                )
+                partial(trio.run_process, [sys.executable, "-c", script], env=environment)
             )
             await server.wait_for_event("STARTED", "run-1")
             process.send_signal(signal.SIGTERM)

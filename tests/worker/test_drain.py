@@ -15,6 +15,7 @@ from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import Resources, WorkerContext
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker
+from tests.worker.programs import sleep_for_ever
 
 
 async def test_a_draining_worker_lets_its_runs_finish_and_claims_no_more(
@@ -133,8 +134,3 @@ async def test_a_reason_is_never_replaced_by_a_later_one(
             worker.active.trip_all(CancelReason.SHUTDOWN)
             await worker.active.wait_until_gone("run-1")
     assert "POST /runs/run-1/release" not in server.requests
-
-
-async def sleep_for_ever(container: FakeContainer) -> int:
-    await trio.sleep_forever()
-    raise AssertionError

@@ -12,6 +12,7 @@ from gyoza.worker.execution_pipeline.steps import prepare_inputs
 from gyoza.worker.runner.active_runs import CancelReason
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
+from tests.worker.programs import sleep_for_ever
 
 
 async def fail_with_words(container: FakeContainer) -> int:
@@ -28,11 +29,6 @@ async def run_out_of_memory(container: FakeContainer) -> int:
 async def lose_a_child(container: FakeContainer) -> int:
     container.oom_killed = True
     return 1
-
-
-async def sleep_for_ever(container: FakeContainer) -> int:
-    await trio.sleep_forever()
-    raise AssertionError
 
 
 async def write_nonsense(container: FakeContainer) -> int:

@@ -9,23 +9,20 @@ import pytest
 import trio
 import trio.testing
 
-from gyoza.testing import FakeContainer, FakeContainerEngine, open_fake_engine
+from gyoza.testing import FakeContainerEngine, open_fake_engine
+from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.engine import ContainerSpec
 from gyoza.worker.containers.labels import ContainerIdentity
-from gyoza.worker.errors import SettingsError
+from gyoza.worker.errors import OpDirNotRemoved, SettingsError
 from gyoza.worker.execution_pipeline import ExecutionContext, Pipeline, execution_pipeline
-from gyoza.worker.backoff import Backoff
+from gyoza.worker.runner import leftovers
 from gyoza.worker.runner.engine_watch import EngineWatch
 from gyoza.worker.runner.supervisor import open_worker, run_worker
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import WorkerContext
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
-
-
-async def sleep_for_ever(container: FakeContainer) -> int:
-    await trio.sleep_forever()
-    raise AssertionError
+from tests.worker.programs import sleep_for_ever
 
 
 def creations(engine: FakeContainerEngine) -> list[str]:
@@ -236,6 +233,22 @@ async def test_what_an_earlier_start_left_is_removed_and_its_run_given_back(
             assert [c.spec.name for c in engine.containers.values()] == ["other"]
             assert not left.parent.exists()
             assert "POST /runs/run-0/release" in server.requests
+
+
+async def test_a_folder_that_cannot_be_removed_does_not_keep_a_worker_from_starting(
+    settings: WorkerSettings,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(op_dir: Path) -> None:
+        raise OpDirNotRemoved(f"{op_dir} stays.")
+
+    monkeypatch.setattr(leftovers, "remove_op_dir", refuse)
+    (settings.work_dir / "w1" / "run-0.1").mkdir(parents=True)
+    with trio.fail_after(10):
+        async with start_worker():
+            assert "run-0.1 stays." in caplog.text
 
 
 async def test_two_workers_of_one_name_do_not_start_on_one_machine(

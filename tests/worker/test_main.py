@@ -43,6 +43,17 @@ def test_an_error_that_nobody_foresaw_keeps_its_group(monkeypatch: pytest.Monkey
     assert caught.group_contains(ZeroDivisionError)
 
 
+def test_of_a_group_of_errors_the_known_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(_: WorkerSettings) -> None:
+        async with trio.open_nursery() as services, trio.open_nursery():
+            services.start_soon(trio.sleep_forever)
+            raise SettingsError("Wrong key.")
+
+    monkeypatch.setattr(main, "_worker_with_signals", refused)
+    with pytest.raises(SettingsError, match=r"Wrong key\."):
+        main.run(WorkerSettings())
+
+
 @pytest.mark.usefixtures("no_docker")
 def test_the_script_entry_hands_out_the_bare_error() -> None:
     with pytest.raises(EngineUnavailable, match=r"no-engine\.sock"):

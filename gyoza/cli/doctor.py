@@ -1,0 +1,142 @@
+"""`gyoza doctor`: whether this machine can do work, and what to do if it cannot."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import typer
+
+from gyoza.cli.errors import ExitCode, explain
+from gyoza.cli.output import console, print_json
+from gyoza.cli.session import ApiKey, Json, ServerUrl, address
+
+GB = 1024**3
+NEEDED_GB, WANTED_GB = 1.0, 5.0
+PATIENCE_S = 5.0
+
+
+class Verdict(StrEnum):
+    """How a check ended; only FAIL prevents work."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+MARKS = {Verdict.OK: ("✓", "green"), Verdict.WARN: ("!", "yellow"), Verdict.FAIL: ("✗", "red")}
+
+
+@dataclass
+class Check:
+    """One line: what was looked at, how it is, and what to do unless it is well."""
+
+    name: str
+    verdict: Verdict
+    text: str
+
+
+def doctor(as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
+    """Check Docker, server, key, disk and GPU, and say what to do.
+
+    Exits with 1 if something is missing that runs need; they can do without a GPU.
+    """
+    checks = [
+        _docker(),
+        *_server_and_key(server_url, api_key),
+        _disk(),
+        _gpu(),
+    ]
+    well = all(check.verdict is not Verdict.FAIL for check in checks)
+    if as_json:
+        print_json({"ok": well, "checks": [asdict(check) for check in checks]})
+    else:
+        _print(checks)
+    raise typer.Exit(ExitCode.OK if well else ExitCode.FAILED)
+
+
+def _print(checks: list[Check]) -> None:
+    from rich.text import Text
+
+    for check in checks:
+        mark, style = MARKS[check.verdict]
+        line = Text.assemble((mark, style), f" {check.name:<7} {check.text}")
+        console().print(line, soft_wrap=True)
+
+
+def _failed(name: str, error: Exception) -> Check:
+    known = explain(error)
+    if known is None:
+        raise error
+    return Check(name, Verdict.FAIL, known[0])
+
+
+def _docker() -> Check:
+    import trio
+
+    from gyoza.worker.containers.docker_engine import open_docker_engine
+    from gyoza.worker.errors import WorkerError
+
+    async def ask() -> str:
+        async with open_docker_engine(concurrency=1, deadline_s=PATIENCE_S) as engine:
+            return (await engine.info()).version
+
+    try:
+        return Check("Docker", Verdict.OK, f"Engine {trio.run(ask)} answers.")
+    except WorkerError as error:
+        return _failed("Docker", error)
+
+
+def _server_and_key(server_url: str | None, api_key: str | None) -> Iterator[Check]:
+    from gyoza.client import ApiError, ClientError, GyozaClient
+
+    with GyozaClient(*address(server_url, api_key), timeout=PATIENCE_S) as client:
+        try:
+            client.health()
+            yield Check("Server", Verdict.OK, f"{client.connection.url} answers.")
+        except (ApiError, ClientError) as error:
+            yield _failed("Server", error)
+            yield Check("Key", Verdict.WARN, "Not checked, since there is no server to take it.")
+            return
+        try:
+            client.list_workers()
+            yield Check("Key", Verdict.OK, "The server takes the key.")
+        except (ApiError, ClientError) as error:
+            yield _failed("Key", error)
+
+
+def _disk() -> Check:
+    from gyoza.worker.errors import SettingsError
+    from gyoza.worker.settings import WorkerSettings
+
+    try:
+        work_dir = WorkerSettings.from_env().work_dir.absolute()
+    except SettingsError as error:
+        return _failed("Disk", error)
+    return judge_disk(work_dir)
+
+
+def judge_disk(work_dir: Path) -> Check:
+    """Return whether op directories can be made under `work_dir`, which need not exist yet."""
+    there = next(path for path in (work_dir, *work_dir.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        advice = "choose another with GYOZA_WORK_DIR"
+        return Check("Disk", Verdict.FAIL, f"{there} cannot be written to; {advice}.")
+    free = shutil.disk_usage(there).free / GB
+    text = f"{free:.1f} GB are free under {work_dir}."
+    if free >= WANTED_GB:
+        return Check("Disk", Verdict.OK, text)
+    verdict = Verdict.WARN if free >= NEEDED_GB else Verdict.FAIL
+    return Check("Disk", verdict, f"{text} Make room, or choose another with GYOZA_WORK_DIR.")
+
+
+def _gpu() -> Check:
+    from gyoza.worker.worker_context.nvidia import detect_gpus
+
+    gpus = detect_gpus()
+    if not gpus:
+        return Check("GPU", Verdict.WARN, "None found; runs that ask for vram_mb go elsewhere.")
+    found = ", ".join(f"{gpu.tags[-1]} ({gpu.vram_mb} MB)" for gpu in gpus)
+    return Check("GPU", Verdict.OK, f"Found {found}.")

@@ -1,0 +1,89 @@
+"""Assembles the command line and turns known errors into a sentence and an exit code."""
+
+import io
+import sys
+from typing import Annotated, Any, cast
+
+import typer
+
+from gyoza import __version__
+from gyoza.cli import definitions, doctor, run, runs, server, up, worker, workers
+from gyoza.cli.errors import ExitCode, explain
+
+EXIT_CODES = """\
+Exit codes: **0** done; **1** the run failed or was cancelled, or a check of `doctor` failed; **2**
+wrong usage or input; **3** the server does not answer, refuses the key or fails; **4** this machine
+lacks something: Docker, a free port, a package; **130** interrupted."""
+
+app = typer.Typer(
+    name="gyoza",
+    help="Run containerised functions on your own machines.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(up.up)
+app.command()(run.run)
+app.add_typer(runs.app, name="runs")
+app.add_typer(definitions.app, name="definitions")
+app.add_typer(workers.app, name="workers")
+app.add_typer(server.app, name="server")
+app.add_typer(worker.app, name="worker")
+app.command()(doctor.doctor)
+
+# The base of all errors of usage, wherever the version of typer at hand keeps it.
+UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"gyoza {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Run containerised functions on your own machines."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        arguments: Without the program's name; None takes those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a narrow encoding costs a character, no more
+    try:
+        return app(args=arguments, prog_name="gyoza", standalone_mode=False) or ExitCode.OK
+    except UsageError as error:
+        return _usage(error)
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
+    except (Exception, BaseExceptionGroup) as error:
+        known = explain(error)
+        if known is None:
+            raise
+        sentence, code = known
+        print(f"gyoza: {sentence}", file=sys.stderr)
+        return code
+
+
+def _usage(error: Any) -> ExitCode:
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if message:  # a group called without a command has printed its help instead
+        hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
+        print(f"gyoza: {message}{hint}.", file=sys.stderr)
+    return ExitCode.USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

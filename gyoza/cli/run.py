@@ -1,0 +1,134 @@
+"""`gyoza run`: make a run, and look on if asked to."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gyoza.cli import completion
+from gyoza.cli.errors import CliError
+from gyoza.cli.inputs import check_json, read_inputs, split_pair
+from gyoza.cli.output import print_json, read_as
+from gyoza.cli.session import ApiKey, Json, ServerUrl, address, connect
+from gyoza.models import OpRun, check_id
+
+if TYPE_CHECKING:
+    from gyoza.client import GyozaClient
+
+
+def run(
+    image: Annotated[
+        str | None, typer.Argument(help="The image; not with --definition.", show_default=False)
+    ] = None,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="Arguments in place of the image's, after --.", show_default=False),
+    ] = None,
+    definition: Annotated[
+        str | None,
+        typer.Option(
+            "-d",
+            "--definition",
+            metavar="NAME[@VERSION]",
+            help="Run this definition: image and limits come from there.",
+            show_default=False,
+            autocompletion=completion.definition_names,
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-i",
+            "--input",
+            metavar="KEY=VALUE",
+            help="An input: JSON, else text; KEY=@FILE takes the text of a file.",
+            show_default=False,
+        ),
+    ] = None,
+    inputs_file: Annotated[
+        str | None,
+        typer.Option(
+            "--inputs",
+            metavar="FILE",
+            help="Inputs as a JSON object; - for stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    priority: Annotated[int, typer.Option(help="Higher runs first.")] = 5,
+    cpu: Annotated[int | None, typer.Option(min=1, help="CPU cores.", show_default=False)] = None,
+    ram_mb: Annotated[
+        int | None, typer.Option(min=1, help="Memory in MB.", show_default=False)
+    ] = None,
+    vram_mb: Annotated[
+        int | None, typer.Option(min=1, help="GPU memory in MB.", show_default=False)
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("-e", "--env", metavar="KEY=VALUE", help="A variable.", show_default=False),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("-t", "--tag", help="A tag its worker must have.", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Seconds the container may run.", show_default=False),
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, help="Failing attempts in all.", show_default=False)
+    ] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Feed for its events.", show_default=False)
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("-f", "--follow", help="Show progress and logs until it has ended."),
+    ] = False,
+    as_json: Json = False,
+    server_url: ServerUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Make a run of an image or a definition and print its id.
+
+    With --follow its logs and outputs go to standard output, the rest to standard error, and the
+    exit code is 1 if it failed or was cancelled. With --json standard output holds the run alone.
+    """
+    values = read_inputs(inputs_file, inputs or [])
+    options: dict[str, Any] = {
+        "command": command or None,
+        "env_vars": dict(split_pair(pair, "--env", "KEY=VALUE") for pair in env or []) or None,
+        "tags": tag or None,
+        "timeout_s": timeout,
+        "constraints": _given(cpu=cpu, ram_mb=ram_mb, vram_mb=vram_mb),
+        "retry_policy": _given(max_attempts=max_attempts),
+        "event_delivery": _given(topic=topic),
+    }
+    check_json("The run", [values, options])
+    with connect(server_url, api_key) as client:
+        if definition is None:
+            if image is None:
+                raise CliError("Name an image, or a definition with --definition.")
+            created = client.create_run(image, values, priority=priority, **options)
+        else:
+            if image is not None or any(value is not None for value in options.values()):
+                raise CliError("With --definition only inputs and --priority can be given.")
+            created = _run_definition(client, definition, values, priority)
+    run_id = read_as(OpRun.from_dict, created).id
+    if follow:
+        from gyoza.cli.follow import follow_run
+
+        raise typer.Exit(follow_run(address(server_url, api_key), run_id, as_json))
+    print_json(created) if as_json else print(run_id)
+
+
+def _run_definition(
+    client: "GyozaClient", definition: str, inputs: dict[str, Any], priority: int
+) -> dict[str, Any]:
+    name, _, version = definition.partition("@")
+    check_id(name, "definition name")
+    return client.create_run_from_definition(
+        name, inputs, version=version or None, priority=priority
+    )
+
+
+def _given(**values: Any) -> dict[str, Any] | None:
+    return {name: value for name, value in values.items() if value is not None} or None

@@ -1,0 +1,153 @@
+"""`gyoza runs`: look at runs, cancel and retry them."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from gyoza.cli import completion
+from gyoza.cli.output import ago, console, print_fields, print_json, print_table, read_as
+from gyoza.cli.session import ApiKey, Json, RunId, ServerUrl, connect
+from gyoza.models import EventEntry, OpRun, OpRunState
+
+app = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
+
+Attempt = Annotated[
+    int | None, typer.Option(min=1, help="The current one unless given.", show_default=False)
+]
+
+
+@app.command("list")
+def list_(
+    state: Annotated[OpRunState | None, typer.Option(case_sensitive=False)] = None,
+    definition: Annotated[
+        str | None, typer.Option("-d", "--definition", autocompletion=completion.definition_names)
+    ] = None,
+    image: Annotated[str | None, typer.Option()] = None,
+    topic: Annotated[str | None, typer.Option()] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    after: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Only those older than this run.")
+    ] = None,
+    as_json: Json = False,
+    server_url: ServerUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List runs, newest first."""
+    with connect(server_url, api_key) as client:
+        page = client.list_runs(
+            limit=limit,
+            starting_after=after,
+            state=state,
+            op_definition=definition,
+            image=image,
+            topic=topic,
+        )
+    if as_json:
+        return print_json(page)
+    runs = [read_as(OpRun.from_dict, item) for item in page.get("data", [])]
+    print_table(
+        ["RUN", "STATE", "%", "IMAGE", "DEFINITION", "WORKER", "AGE"],
+        [_row(run) for run in runs],
+        "No runs.",
+    )
+    if runs and page.get("has_more"):
+        console().print(f"There are more: `gyoza runs list --after {runs[-1].id}`.")
+
+
+def _row(run: OpRun) -> list[object]:
+    return [
+        run.id,
+        run.state,
+        run.progress,
+        run.image,
+        run.op_definition,
+        run.worker_id,
+        ago(run.created_at),
+    ]
+
+
+@app.command()
+def show(
+    run_id: RunId, as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None
+) -> None:
+    """Show a run: its state, inputs, outputs, events and why it failed."""
+    with connect(server_url, api_key) as client:
+        found = client.get_run(run_id)
+    if as_json:
+        return print_json(found)
+    run = read_as(OpRun.from_dict, found)
+    summary = run.execution_summary
+    print_fields(
+        {
+            "run": run.id,
+            "state": run.state,
+            "progress": f"{run.progress} %",
+            "attempt": f"{run.current_attempt} of {run.retry_policy.max_attempts}",
+            "image": run.image,
+            "definition": run.op_definition,
+            "command": run.command,
+            "worker": run.worker_id,
+            "constraints": {k: v for k, v in run.constraints.to_dict().items() if v is not None},
+            "created": f"{ago(run.created_at)} ago" if run.created_at else None,
+            "duration": _seconds(summary.duration_ms),
+            "inputs": run.inputs,
+            "outputs": run.outputs,
+            "reason": summary.reason,
+            "exit code": summary.exit_code,
+            "error": summary.error_message,
+        }
+    )
+    if run.events:
+        print()
+        print_table(["TIME", "EVENT", "MESSAGE"], [_event(event) for event in run.events], "")
+
+
+def _seconds(duration_ms: int | None) -> str | None:
+    return None if duration_ms is None else f"{duration_ms / 1000:.1f} s"
+
+
+def _event(event: EventEntry) -> list[object]:
+    return [f"{event.t.astimezone():%H:%M:%S}", event.type, event.msg]
+
+
+@app.command()
+def logs(
+    run_id: RunId,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the attempt is over.")
+    ] = False,
+    attempt: Attempt = None,
+    server_url: ServerUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Print the log text of a run."""
+    with connect(server_url, api_key) as client:
+        if not follow:
+            sys.stdout.write(client.get_logs(run_id, attempt=attempt))
+            return
+        for text in client.follow_logs(run_id, attempt=attempt):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+@app.command()
+def cancel(
+    run_id: RunId, as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None
+) -> None:
+    """Cancel a run that has not ended."""
+    with connect(server_url, api_key) as client:
+        _say(client.cancel_run(run_id), as_json)
+
+
+@app.command()
+def retry(
+    run_id: RunId, as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None
+) -> None:
+    """Queue a failed or cancelled run once more."""
+    with connect(server_url, api_key) as client:
+        _say(client.retry_run(run_id), as_json)
+
+
+def _say(run: dict[str, Any], as_json: bool) -> None:
+    print_json(run) if as_json else print(f"Run {run.get('id')} is {run.get('state')}.")

@@ -1,0 +1,84 @@
+"""`gyoza up`: server and worker for one machine, in one process and one nursery."""
+
+import signal
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gyoza.cli import options
+from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
+from gyoza.cli.output import note
+from gyoza.cli.server import start_server
+
+if TYPE_CHECKING:
+    from gyoza.server.settings import ServerSettings
+    from gyoza.worker.runner.worker import Worker
+    from gyoza.worker.settings import WorkerSettings
+
+
+def up(
+    host: options.Host = None,
+    port: options.Port = None,
+    database_url: options.DatabaseUrl = None,
+    worker_id: options.WorkerName = None,
+    worker_tags: options.WorkerTags = None,
+    work_dir: options.WorkDir = None,
+    max_concurrency: options.MaxConcurrency = None,
+    pull_policy: options.PullPolicy = None,
+    grace_s: options.Grace = None,
+    drain_timeout_s: options.DrainTimeout = None,
+    log_level: Level = LogLevel.INFO,
+    log_format: Format = LogFormat.TEXT,
+) -> None:
+    """Start server and worker together; they find each other and the key.
+
+    Ctrl-C or SIGTERM drains the worker, a second one stops what it runs; then the server ends.
+    """
+    configure_logging(log_level, log_format)
+    server = options.server_settings(
+        host=host, port=port, database_url=database_url, log_level=log_level
+    )
+    worker = options.worker_settings(
+        worker_id=worker_id,
+        worker_tags=worker_tags,
+        work_dir=work_dir,
+        max_concurrency=max_concurrency,
+        pull_policy=pull_policy,
+        grace_s=grace_s,
+        drain_timeout_s=drain_timeout_s,
+    )
+    import trio
+
+    trio.run(_up, server, worker)
+
+
+async def _up(server: "ServerSettings", worker: "WorkerSettings") -> None:
+    import trio
+
+    from gyoza.worker.runner.supervisor import run_worker
+
+    async with trio.open_nursery() as services:
+        url, key = await start_server(services, server)
+        settings = replace(worker, server_url=url, api_key=key)
+        async with trio.open_nursery() as watch:
+            async with trio.open_nursery() as work:
+                running = await work.start(partial(run_worker, settings))
+                watch.start_soon(_obey_signals, running)
+                print(f"Worker {settings.worker_id} takes runs; Ctrl-C ends both.", flush=True)
+            watch.cancel_scope.cancel()
+        services.cancel_scope.cancel()
+
+
+async def _obey_signals(worker: "Worker") -> None:
+    import trio
+
+    from gyoza.worker.runner.active_runs import CancelReason
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            if worker.draining.is_set():
+                note("The runs here are stopped and given back.")
+                worker.active.trip_all(CancelReason.SHUTDOWN)
+            else:
+                note("No new runs; those here may finish. Ctrl-C again stops them.")
+                worker.drain()

@@ -1,0 +1,163 @@
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from gyoza.cli.doctor import Verdict, judge_disk
+from gyoza.cli.errors import ExitCode
+from gyoza.worker.worker_context import GPU
+from tests.client.scripted import Answer, Scripted, scripted_server
+
+from .conftest import Gyoza
+
+ENGINE = {"ServerVersion": "20.10.1", "DockerRootDir": "/var/lib/docker", "ApiVersion": "1.41"}
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+    """What answers as a Docker Engine, over TCP."""
+    with scripted_server(Answer(ENGINE)) as server:
+        monkeypatch.setenv("DOCKER_HOST", server.url.replace("http", "tcp"))
+        yield server
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+    """What answers as a gyoza server: its health, then its workers."""
+    with scripted_server(Answer({"status": "ok"}), Answer([])) as server:
+        monkeypatch.setenv("GYOZA_SERVER_URL", server.url)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with room on its disk and without a GPU."""
+    free_gb(monkeypatch, 80)
+    gpus(monkeypatch)
+
+
+def free_gb(monkeypatch: pytest.MonkeyPatch, gb: float) -> None:
+    def usage(_path: Path) -> Usage:
+        return Usage(0, 0, int(gb * 1024**3))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, *found: GPU) -> None:
+    def detect() -> list[GPU]:
+        return list(found)
+
+    monkeypatch.setattr("gyoza.worker.worker_context.nvidia.detect_gpus", detect)
+
+
+def test_a_machine_without_a_gpu_is_well(
+    gyoza: Gyoza, engine: Scripted, server: Scripted, home: Path
+) -> None:
+    result = gyoza("doctor")
+    assert result.code == ExitCode.OK
+    assert result.out.splitlines() == [
+        "✓ Docker  Engine 20.10.1 answers.",
+        f"✓ Server  {server.url} answers.",
+        "✓ Key     The server takes the key.",
+        f"✓ Disk    80.0 GB are free under {home}/data/gyoza/work.",
+        "! GPU     None found; runs that ask for vram_mb go elsewhere.",
+    ]
+
+
+def test_gpus_are_named_with_their_memory(
+    gyoza: Gyoza, engine: Scripted, server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(monkeypatch, GPU(0, 81559, ["cuda", "nvidia-h100"]), GPU(1, 16384, ["cuda", "nvidia-t4"]))
+    assert "✓ GPU     Found nvidia-h100 (81559 MB), nvidia-t4 (16384 MB)." in gyoza("doctor").out
+
+
+def test_with_json_it_is_one_document(gyoza: Gyoza, engine: Scripted, server: Scripted) -> None:
+    result = gyoza("doctor", "--json")
+    answer = json.loads(result.out)
+    assert answer["ok"] is True
+    assert [check["name"] for check in answer["checks"]] == [
+        "Docker",
+        "Server",
+        "Key",
+        "Disk",
+        "GPU",
+    ]
+    assert answer["checks"][4]["verdict"] == "warn"
+
+
+def test_without_docker_it_says_what_to_do(
+    gyoza: Gyoza, server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    result = gyoza("doctor")
+    assert result.code == ExitCode.FAILED
+    assert "✗ Docker  " in result.out
+    assert "tcp://127.0.0.1:9" in result.out
+
+
+def test_without_a_server_the_key_is_not_checked(
+    gyoza: Gyoza, engine: Scripted, no_server: str
+) -> None:
+    result = gyoza("doctor")
+    assert result.code == ExitCode.FAILED
+    assert f"✗ Server  The server at {no_server} does not answer" in result.out
+    assert "! Key     Not checked" in result.out
+
+
+def test_a_refused_key_says_the_servers_sentence(
+    gyoza: Gyoza, engine: Scripted, server: Scripted
+) -> None:
+    server.answers[1:] = [Answer({"detail": "The API key is wrong."}, 401)]
+    result = gyoza("doctor")
+    assert result.code == ExitCode.FAILED
+    assert "✗ Key     The API key is wrong." in result.out
+
+
+def test_a_server_that_is_something_else_is_told(
+    gyoza: Gyoza, engine: Scripted, server: Scripted
+) -> None:
+    server.answers[:] = [Answer(b"<h1>hello</h1>")]
+    assert "did not answer as a gyoza server does" in gyoza("doctor").out
+
+
+def test_an_address_that_is_no_url_is_told(gyoza: Gyoza, engine: Scripted) -> None:
+    result = gyoza("doctor", "--server-url", "localhost")
+    assert result.code != ExitCode.OK
+    assert "is not the URL of a server" in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("gb", "verdict"), [(5, Verdict.OK), (4.9, Verdict.WARN), (0.9, Verdict.FAIL)]
+)
+def test_little_room_is_a_warning_and_none_prevents_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gb: float, verdict: Verdict
+) -> None:
+    free_gb(monkeypatch, gb)
+    check = judge_disk(tmp_path / "not" / "yet")
+    assert check.verdict is verdict
+    assert ("GYOZA_WORK_DIR" in check.text) is (verdict is not Verdict.OK)
+
+
+def test_a_work_directory_that_cannot_be_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check = judge_disk(tmp_path / "file" / "work")
+    assert check.verdict is Verdict.FAIL
+    assert check.text.startswith(f"{tmp_path}/file cannot be written to; ")
+
+
+def test_settings_that_cannot_be_used_are_told(
+    gyoza: Gyoza, engine: Scripted, server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GYOZA_MAX_CONCURRENCY", "many")
+    result = gyoza("doctor")
+    assert result.code == ExitCode.FAILED
+    assert "GYOZA_MAX_CONCURRENCY" in result.out

@@ -1,0 +1,111 @@
+import io
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from gyoza.cli.output import ago
+from gyoza.cli.views import LiveView, PlainView, open_view
+from gyoza.models import EventEntry, EventType, OpRun, OpRunState
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def event(kind: EventType, msg: str | int) -> EventEntry:
+    return EventEntry(datetime(2026, 1, 1, tzinfo=UTC), kind, msg)
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """Make both standard streams one terminal."""
+    screen = Screen()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    return screen
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "0 s"), (59, "59 s"), (60, "1 min"), (7199, "1 h"), (90_000, "1 d")],
+)
+def test_ages_are_told_in_their_largest_unit(seconds: int, text: str) -> None:
+    assert ago(datetime.now(UTC) - timedelta(seconds=seconds)) == text
+
+
+def test_an_unknown_age_is_not_told() -> None:
+    assert ago(None) == ""
+
+
+def test_a_plain_view_tells_states_and_progress_once_each() -> None:
+    rest = io.StringIO()
+    view = PlainView(io.StringIO(), rest)
+    view.run(OpRun("r"))
+    for progress in (0, 0, 40):
+        view.run(OpRun("r", OpRunState.RUNNING, progress, current_attempt=2))
+    view.run(OpRun("r", OpRunState.COMPLETED, 100, current_attempt=2))
+    assert rest.getvalue().splitlines() == [
+        "Run r PENDING, waiting for a worker",
+        "Run r RUNNING, attempt 2, 0 %",
+        "Run r RUNNING, attempt 2, 40 %",
+        "Run r COMPLETED, attempt 2",
+    ]
+
+
+def test_events_that_say_nothing_in_words_are_not_told() -> None:
+    rest = io.StringIO()
+    view = PlainView(io.StringIO(), rest)
+    for kind in EventType:
+        view.event(event(kind, "text"))
+    assert rest.getvalue().splitlines() == ["RETRIED: text", "INFO: text", "ERROR: text"]
+
+
+def test_log_text_is_shown_by_the_line_however_it_is_cut() -> None:
+    log = io.StringIO()
+    view = PlainView(log, io.StringIO())
+    for text in ("o", "ne\ntwo\nth", "ree"):
+        view.log(text)
+    assert log.getvalue() == "one\ntwo\n"
+    view.end_of_log()
+    view.end_of_log()
+    assert log.getvalue() == "one\ntwo\nthree\n"
+
+
+def test_on_a_terminal_there_is_a_bar_and_all_else_scrolls_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = terminal(monkeypatch)
+    with open_view(as_json=False) as view:
+        assert isinstance(view, LiveView)
+        view.run(OpRun("[r]", OpRunState.RUNNING, 40, current_attempt=1))
+        view.event(event(EventType.INFO, "[b]warming up"))
+        view.log("\x1b[31mred\x1b[0m [i] \x1b[2Jcleared\n")
+    shown = screen.getvalue()
+    assert "Run [r] RUNNING, 40 %" in shown
+    assert "━" in shown
+    assert "INFO: [b]warming up" in shown
+    assert "red" in shown
+    assert "[i]" in shown
+    assert "\x1b[2J" not in shown
+
+
+def test_the_log_goes_to_the_file_that_standard_output_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = terminal(monkeypatch)
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    with open_view(as_json=False) as view:
+        view.run(OpRun("r", OpRunState.RUNNING))
+        view.log("text\n")
+    assert file.getvalue() == "text\n"
+    assert "text" not in screen.getvalue()
+
+
+def test_with_json_standard_output_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch)
+    with open_view(as_json=True) as view:
+        view.log("text\n")
+    assert "text" in screen.getvalue()
