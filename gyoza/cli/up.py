@@ -1,18 +1,15 @@
 """`gyoza up`: server and worker for one machine, in one process and one nursery."""
 
-import signal
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gyoza.cli import options
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
-from gyoza.cli.output import note
 from gyoza.cli.server import start_server
 
 if TYPE_CHECKING:
     from gyoza.server.settings import ServerSettings
-    from gyoza.worker.runner.worker import Worker
     from gyoza.worker.settings import WorkerSettings
 
 
@@ -55,6 +52,7 @@ def up(
 async def _up(server: "ServerSettings", worker: "WorkerSettings") -> None:
     import trio
 
+    from gyoza.worker.runner.main import obey_signals
     from gyoza.worker.runner.supervisor import run_worker
 
     async with trio.open_nursery() as services:
@@ -63,22 +61,7 @@ async def _up(server: "ServerSettings", worker: "WorkerSettings") -> None:
         async with trio.open_nursery() as watch:
             async with trio.open_nursery() as work:
                 running = await work.start(partial(run_worker, settings))
-                watch.start_soon(_obey_signals, running)
+                watch.start_soon(obey_signals, running)
                 print(f"Worker {settings.worker_id} takes runs; Ctrl-C ends both.", flush=True)
             watch.cancel_scope.cancel()
         services.cancel_scope.cancel()
-
-
-async def _obey_signals(worker: "Worker") -> None:
-    import trio
-
-    from gyoza.worker.runner.active_runs import CancelReason
-
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            if worker.draining.is_set():
-                note("The runs here are stopped and given back.")
-                worker.active.trip_all(CancelReason.SHUTDOWN)
-            else:
-                note("No new runs; those here may finish. Ctrl-C again stops them.")
-                worker.drain()

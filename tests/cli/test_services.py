@@ -98,7 +98,7 @@ def test_up_runs_server_and_worker_until_ctrl_c_drains_the_worker(
 
     command = ["up", "--port", "0", "--worker-id", "both", "--worker-tags", "a, b"]
     assert interrupted_once(monkeypatch, "takes runs", look, *command) == ExitCode.OK
-    assert "No new runs; those here may finish." in capfd.readouterr().err
+    assert "no new runs; those here may finish." in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["server", "start"], ["up"]])

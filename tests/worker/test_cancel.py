@@ -4,7 +4,6 @@ import pytest
 import trio
 
 from gyoza.testing import FakeContainer, FakeContainerEngine
-from gyoza.worker.errors import ContainerNotFound
 from gyoza.worker.runner.active_runs import CancelReason
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
@@ -82,20 +81,6 @@ async def test_a_container_that_ignores_the_signal_is_killed_after_the_grace_per
         "kill",
     ]
     assert not engine.containers
-
-
-async def test_a_container_that_somebody_else_removed_is_stopped_all_the_same(
-    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
-) -> None:
-    engine.add_image("sleeper", sleep_for_ever)
-    engine.failures["ask_to_stop"] = ContainerNotFound("It is gone.")
-    server.submit("run-1", "sleeper")
-    with trio.fail_after(10):
-        async with start_worker() as worker:
-            await server.wait_until(lambda: ("wait", "gyoza-run-1-1") in engine.calls)
-            server.cancel("run-1")
-            await end_of(worker, "run-1")
-    assert [e["type"] for e in server.events] == ["STARTED"]
 
 
 async def test_without_grace_a_container_is_killed_at_once(

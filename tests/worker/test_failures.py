@@ -7,7 +7,7 @@ import trio
 
 from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker.containers.engine import ContainerExit
-from gyoza.worker.errors import EngineError, EngineUnavailable
+from gyoza.worker.errors import ContainerNotFound, EngineError, EngineUnavailable
 from gyoza.worker.execution_pipeline.steps import prepare_inputs
 from gyoza.worker.runner.active_runs import CancelReason
 from tests.support.small_server import SmallServer
@@ -125,6 +125,15 @@ async def test_an_engine_that_refuses_fails_the_run_and_nothing_is_left(
     failure = await failure_of(server, start_worker, "quick")
     assert (failure["reason"], failure["error_message"]) == ("ENGINE", "The engine says no.")
     assert not engine.containers
+
+
+async def test_a_container_that_somebody_else_removes_fails_the_run(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    engine.add_image("quick")
+    engine.failures["wait"] = engine.failures["ask_to_stop"] = ContainerNotFound("It is gone.")
+    failure = await failure_of(server, start_worker, "quick")
+    assert (failure["reason"], failure["error_message"]) == ("ENGINE", "It is gone.")
 
 
 async def test_what_the_engine_says_of_a_container_is_told(
