@@ -34,10 +34,19 @@ test *ARGS: setup
     fi
     exec .ci/with-engine .venv/bin/pytest "$@"
 
-# Check style, types, hazards of async code, and the tests with their coverage
-check: setup
-    .venv/bin/ruff check
-    .venv/bin/ruff format --check
+# Check style, types and hazards of async code
+lint: setup
+    .venv/bin/ruff check gyoza tests
+    .venv/bin/ruff format --check gyoza tests
     find gyoza tests -name '*.py' -exec .venv/bin/flake8-async --enable=ASYNC102,ASYNC103 {} +
     .venv/bin/basedpyright
-    .ci/with-engine .venv/bin/pytest --cov --cov-report=term-missing:skip-covered
+
+# Check everything: lint, then the tests with their branch coverage
+check: lint
+    .ci/with-engine .venv/bin/pytest --cov --cov-report=term-missing
+    .venv/bin/coverage report --fail-under=100 \
+        --include='gyoza/worker/runner/*,gyoza/worker/execution_pipeline/*'
+
+# Check the docs: links, command lines, names of settings, and the import table
+docs: setup
+    .venv/bin/pytest -q tests/test_docs.py tests/test_import_rules.py

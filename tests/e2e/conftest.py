@@ -4,6 +4,7 @@ import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +74,14 @@ def open_system(tmp_path: Path) -> OpenSystem:
         worker_settings = WorkerSettings(**(defaults | settings))
         async with trio.open_nursery() as services:
             url: str = await services.start(serve, server)
-            async with AsyncGyozaClient(url, KEY, verify=tls) as client:
-                async with trio.open_nursery() as working:
-
-                    async def work(task_status: trio.TaskStatus[Worker]) -> None:
-                        await run_worker(
-                            replace(worker_settings, server_url=url), task_status=task_status
-                        )
-
-                    worker: Worker = await working.start(work)
-                    yield System(url, client, worker)
-                    worker.drain()
+            async with (
+                AsyncGyozaClient(url, KEY, verify=tls) as client,
+                trio.open_nursery() as working,
+            ):
+                settings_here = replace(worker_settings, server_url=url)
+                worker: Worker = await working.start(partial(run_worker, settings_here))
+                yield System(url, client, worker)
+                worker.drain()
             services.cancel_scope.cancel()
         async with open_docker_engine() as engine:
             assert await engine.list(of_worker(worker_settings.worker_id)) == []

@@ -1,7 +1,6 @@
 """The main job, end to end."""
 
 import json
-from pathlib import Path
 
 import pytest
 import trio
@@ -181,7 +180,7 @@ async def test_log_text_can_be_followed_while_the_op_runs(
                 text += piece
                 if text == "first\n":
                     [op_dir] = system.worker.settings.work_dir.iterdir()
-                    Path(op_dir / "gyoza" / "go").touch()
+                    await trio.Path(op_dir / "gyoza" / "go").touch()
             run = await system.end_of(run_id)
     assert text == "first\nlast\n"
     assert run["state"] == "COMPLETED"

@@ -11,11 +11,19 @@ import trio
 
 from gyoza.testing import FakeContainerEngine, open_fake_engine
 from gyoza.worker.execution_pipeline import Pipeline, execution_pipeline
+from gyoza.worker.runner import claim_loop, state_refresh
 from gyoza.worker.runner.supervisor import run_worker
 from gyoza.worker.runner.worker import Worker
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import Resources, WorkerContext
 from tests.support.small_server import SmallServer, open_small_server
+
+
+@pytest.fixture(autouse=True)
+def short_periods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small server is asked at intervals: let them not be the length of the tests."""
+    monkeypatch.setattr(claim_loop, "MIN_PERIOD_S", 0.02)
+    monkeypatch.setattr(state_refresh, "POLL_S", 0.02)
 
 
 @pytest.fixture

@@ -1,0 +1,74 @@
+"""A person at the command line, with a real worker at the other end."""
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import trio
+
+from tests.e2e.conftest import KEY, OpenSystem, System
+
+pytestmark = pytest.mark.docker
+
+PROGRESS = 'echo words; echo \'::gyoza::{"type": "PROGRESS", "msg": 40}\'; '
+
+
+def gyoza(system: System, *arguments: str) -> list[str]:
+    options = ["--server-url", system.url, "--api-key", KEY]
+    return [sys.executable, "-m", "gyoza.cli.main", arguments[0], *options, *arguments[1:]]
+
+
+async def call(system: System, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    return await trio.run_process(
+        gyoza(system, *arguments), capture_stdout=True, capture_stderr=True, check=False
+    )
+
+
+async def test_follow_shows_log_and_outputs_and_ends_with_the_run(
+    open_system: OpenSystem, busybox_image: str
+) -> None:
+    script = PROGRESS + 'cp "$GYOZA_INPUT_JSON_PATH" "$GYOZA_OUTPUT_PATH"'
+    with trio.fail_after(60):
+        async with open_system() as system:
+            done = await call(
+                system, "run", busybox_image, "-i", "n=3", "--follow", "--", "sh", "-c", script
+            )
+            failed = await call(system, "run", busybox_image, "--follow", "--", "false")
+    assert done.returncode == 0
+    assert b"words" in done.stdout
+    assert b'"n": 3' in done.stdout
+    assert b"40" in done.stderr
+    assert failed.returncode == 1
+    assert b"The op exited with code 1." in failed.stderr
+    assert b"Traceback" not in done.stderr + failed.stderr
+
+
+async def test_ctrl_c_while_following_leaves_the_run_and_says_how_to_look_at_it(
+    open_system: OpenSystem, busybox_image: str
+) -> None:
+    with trio.fail_after(60):
+        async with open_system(grace_s=0) as system, trio.open_nursery() as nursery:
+            command = gyoza(system, "run", busybox_image, "--follow", "--", "sleep", "60")
+            process: trio.Process = await nursery.start(
+                partial(
+                    trio.run_process,
+                    command,
+                    check=False,
+                    capture_stderr=True,
+                    env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                )
+            )
+            [run] = await _runs_once_running(system)
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+            assert (await system.client.get_run(run["id"]))["state"] == "RUNNING"
+            await system.client.cancel_run(run["id"])
+
+
+async def _runs_once_running(system: System) -> list[dict[str, str]]:
+    while not (found := (await system.client.list_runs(state="RUNNING"))["data"]):
+        await trio.sleep(0.05)  # no run is known yet whose events could wake us
+    return found
