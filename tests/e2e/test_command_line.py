@@ -51,7 +51,8 @@ async def test_ctrl_c_while_following_leaves_the_run_and_says_how_to_look_at_it(
 ) -> None:
     with trio.fail_after(60):
         async with open_system(grace_s=0) as system, trio.open_nursery() as nursery:
-            command = gyoza(system, "run", busybox_image, "--follow", "--", "sleep", "60")
+            options = ["--follow", "--topic", "watched", "--", "sleep", "60"]
+            command = gyoza(system, "run", busybox_image, *options)
             process: trio.Process = await nursery.start(
                 partial(
                     trio.run_process,
@@ -61,14 +62,19 @@ async def test_ctrl_c_while_following_leaves_the_run_and_says_how_to_look_at_it(
                     env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 )
             )
-            [run] = await _runs_once_running(system)
+            run_id = await _started_run(system)
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 130
-            assert (await system.client.get_run(run["id"]))["state"] == "RUNNING"
-            await system.client.cancel_run(run["id"])
+            assert (await system.client.get_run(run_id))["state"] == "RUNNING"
+            await system.client.cancel_run(run_id)
 
 
-async def _runs_once_running(system: System) -> list[dict[str, str]]:
-    while not (found := (await system.client.list_runs(state="RUNNING"))["data"]):
-        await trio.sleep(0.05)  # no run is known yet whose events could wake us
-    return found
+async def _started_run(system: System) -> str:
+    """Return the id of the run of topic `watched`, once it has started."""
+    cursor = "0"
+    while True:
+        news = await system.client.get_events("watched", after=cursor, wait_s=30)
+        for item in news["data"]:
+            if item["event"]["type"] == "STARTED":
+                return item["run_id"]
+        cursor = news["cursor"]
