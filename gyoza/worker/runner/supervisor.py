@@ -71,8 +71,8 @@ async def open_worker(
     pipeline: Pipeline = execution_pipeline,
 ) -> AsyncGenerator[Worker]:
     """Open all that a worker needs, for as long as the block lasts."""
-    if context is None:
-        context = WorkerContext(resources=await trio.to_thread.run_sync(detect_resources))
+    # In a thread: looking at the GPUs can take its time.
+    context = await trio.to_thread.run_sync(_with_resources, context)
     context.worker_id, context.tags = settings.worker_id, settings.tags
     slots = settings.max_concurrency
     async with AsyncExitStack() as stack:
@@ -96,6 +96,13 @@ async def open_worker(
             active=ActiveRuns(context, slots),
             engine_watch=EngineWatch(engine),
         )
+
+
+def _with_resources(context: WorkerContext | None) -> WorkerContext:
+    if context is None:
+        return WorkerContext(resources=detect_resources())
+    _ = context.resources  # this process's own context looks at the machine only now
+    return context
 
 
 async def supervise(
