@@ -6,15 +6,12 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self, get_args
 
 from gyoza.client.credentials import data_dir
 from gyoza.models import InvalidIdError, check_id
+from gyoza.worker.containers.pulls import PullPolicy
 from gyoza.worker.errors import SettingsError
-
-PullPolicy = Literal["always", "missing", "never"]
-POLICIES = ("always", "missing", "never")
-
 
 def default_worker_id() -> str:
     """Return this machine's name, reduced to what an id may contain."""
@@ -54,9 +51,9 @@ class WorkerSettings:
             check_id(self.worker_id, "worker id")
         except InvalidIdError as error:
             raise SettingsError(str(error)) from error
-        if self.pull_policy not in POLICIES:
+        if self.pull_policy not in (policies := get_args(PullPolicy)):
             raise SettingsError(
-                f"The pull policy must be one of {', '.join(POLICIES)}, not {self.pull_policy!r}."
+                f"The pull policy must be one of {', '.join(policies)}, not {self.pull_policy!r}."
             )
         for name, least in (("max_concurrency", 1), ("heartbeat_s", 0.01)):
             if getattr(self, name) < least:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import docker
+import docker.auth
 import docker.errors
 import docker.utils
 import requests
@@ -22,6 +23,7 @@ from gyoza.worker.errors import (
 )
 
 _docker: Any = docker
+_auth: Any = docker.auth
 _errors: Any = docker.errors
 _utils: Any = docker.utils
 
@@ -87,9 +89,17 @@ def own_errors(host: str) -> Generator[None]:
         raise EngineUnavailable(f"The Docker settings cannot be used: {error}") from error
 
 
+def registry_headers(client: Any, repository: str) -> dict[str, str]:
+    """Return the headers that carry what `docker login` stored for the image's registry."""
+    client.reload_config()  # so that a login of today counts
+    registry, _ = _auth.resolve_repository_name(repository)
+    header = _auth.get_config_header(client, registry)
+    return {"X-Registry-Auth": header} if header else {}
+
+
 def words_of(error: Any) -> str:
     """Return the engine's explanation for a refusal, without its full stop."""
-    return str(error.explanation or error).strip().rstrip(".")
+    return str(getattr(error, "explanation", None) or error).strip().rstrip(".")
 
 
 def _translate(error: Exception, host: str) -> EngineError:
@@ -100,6 +110,8 @@ def _translate(error: Exception, host: str) -> EngineError:
     def caused_by(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
+    if caused_by(ValueError, KeyError):  # an answer that makes no sense
+        return EngineUnavailable(f"What answers at {host} is not a Docker Engine.")
     if caused_by(PermissionError):
         return EngineUnavailable(
             f"The Docker Engine at {host} does not permit access; add your user to the group"
@@ -116,8 +128,6 @@ def _translate(error: Exception, host: str) -> EngineError:
         )
     if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
         return EngineUnavailable(f"The Docker Engine at {host} did not answer in time.")
-    if caused_by(ValueError, KeyError) and not caused_by(OSError):
-        return EngineUnavailable(f"What answers at {host} is not a Docker Engine.")
     return EngineUnavailable(f"The connection to the Docker Engine at {host} broke: {causes[-1]}.")
 
 

@@ -1,5 +1,6 @@
 """The Docker Engine behind the contract of `engine.py`, by docker-py in threads."""
 
+import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
@@ -10,8 +11,8 @@ import docker.errors
 import trio
 
 from gyoza.worker.containers.docker_call import Call
-from gyoza.worker.containers.docker_client import post, words_of
-from gyoza.worker.containers.docker_pull import pull_error, read_pull
+from gyoza.worker.containers.docker_client import post, registry_headers, words_of
+from gyoza.worker.containers.docker_pull import pull_error, read_pull, split_reference
 from gyoza.worker.containers.docker_requests import container_body
 from gyoza.worker.containers.docker_threads import DockerThreads
 from gyoza.worker.containers.engine import (
@@ -122,11 +123,16 @@ class DockerEngine:
             trio.from_thread.run_sync(on_progress, sentence)
 
         def pull(client: Any) -> None:
-            client.reload_config()  # so that a `docker login` of today counts
+            repository, tag = split_reference(image)
+            params = {"fromImage": repository, "tag": tag}
+            timeout = (client.timeout, None)
             try:
-                read_pull(image, client.pull(image, stream=True, decode=True), tell)
-            except _errors.APIError as error:
+                headers = registry_headers(client, repository)
+                response = post(client, "/images/create", params, headers=headers, timeout=timeout)
+            except (_errors.APIError, _errors.InvalidRepository) as error:
                 raise pull_error(image, words_of(error)) from error
+            with response:
+                read_pull(image, map(json.loads, response.iter_lines()), tell)
 
         await self._docker.run(pull, self._docker.pulls)
 

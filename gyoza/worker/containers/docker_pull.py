@@ -78,3 +78,14 @@ def read_pull(image: str, lines: Iterable[dict[str, Any]], tell: Callable[[str],
 def pull_error(image: str, words: str) -> ImagePullError:
     """Return the error for what the engine or the registry said."""
     return ImagePullError(f"Cannot pull {image}: {words.strip().rstrip('.')}.")
+
+
+def split_reference(image: str) -> tuple[str, str]:
+    """Return the repository and the tag or digest; without either it would be all the tags."""
+    repository, at, digest = image.partition("@")
+    if at:
+        return repository, digest
+    head, colon, tag = image.rpartition(":")
+    if colon and "/" not in tag:  # and not the port of a registry
+        return head, tag
+    return image, "latest"

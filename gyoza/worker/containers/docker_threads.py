@@ -27,7 +27,8 @@ class DockerThreads:
         quick: Limits requests that only look, or send a signal.
         changes: Limits requests that make the engine work.
         pulls: Limits pulls.
-        waits: Limits waits; every container holds one for as long as it runs.
+        waits: Limits waits; every container holds one for as long as it runs, and who stops it
+            another.
         streams: Limits reads from containers' output; the same.
     """
 
@@ -36,9 +37,9 @@ class DockerThreads:
         self.quick = trio.CapacityLimiter(16)
         self.changes = trio.CapacityLimiter(16)
         self.pulls = trio.CapacityLimiter(concurrency)
-        self.waits = trio.CapacityLimiter(concurrency)
-        self.streams = trio.CapacityLimiter(concurrency)
-        self._pool_size = 3 * concurrency + 32
+        self.waits = trio.CapacityLimiter(2 * concurrency)
+        self.streams = trio.CapacityLimiter(2 * concurrency)
+        self._pool_size = 5 * concurrency + 32
         self._deadline_s = deadline_s
         self._client: Any = None
 

@@ -121,6 +121,9 @@ class ContainerEngine(Protocol):
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container and return its id.
 
+        A cancel is taken only before the request is sent; after that the call returns the id, so
+        that no container exists that nobody knows of.
+
         Raises:
             ImageNotFound: If the engine does not have the image.
         """
@@ -135,7 +138,7 @@ class ContainerEngine(Protocol):
         ...
 
     async def wait(self, container_id: str) -> ContainerExit:
-        """Wait until the started container has exited, however long, and inspect it.
+        """Wait until the container has exited, however long, and inspect it; it must be started.
 
         A connection that breaks means "look again", never "exited": the call goes on, with
         back-off, through a restart of the engine.
@@ -155,6 +158,8 @@ class ContainerEngine(Protocol):
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove the container and its anonymous volumes, and wait until it is gone.
+
+        Takes the container's id or its name.
 
         Safe even if it never started, is being removed or is gone already.
         """

@@ -99,13 +99,8 @@ def _spec(scope: RunScope, ctx: ExecutionContext, gpu_ids: list[int]) -> Contain
 @asynccontextmanager
 async def _container(scope: RunScope, spec: ContainerSpec) -> AsyncGenerator[str]:
     """Create the container; remove it at the end, by name should its creation have broken off."""
-    container_id = spec.name
     try:
-        # A cancelled call could create the container after its removal: the engine's own deadline
-        # bounds this shield.
-        with trio.CancelScope(shield=True):
-            container_id = await scope.tools.engine.create(spec)
-        yield container_id
+        yield await scope.tools.engine.create(spec)
     finally:
         with trio.move_on_after(ENGINE_S, shield=True):
             await scope.tools.engine.remove(spec.name)

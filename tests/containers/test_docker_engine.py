@@ -1,0 +1,311 @@
+"""What only a real Docker Engine can show."""
+
+import os
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from gyoza.demo.images import build_busybox_image
+from gyoza.worker.containers.docker_engine import open_docker_engine
+from gyoza.worker.containers.docker_requests import container_body
+from gyoza.worker.containers.engine import ContainerEngine, ContainerExit, ContainerSpec
+from gyoza.worker.errors import ContainerNotFound, EngineUnavailable
+from tests.containers.bench import MANY, Bench
+from tests.containers.daemon import connect_to_engine, inspect
+from tests.containers.proxy import Proxy, open_proxy
+
+SLOW = 60
+
+
+async def waits_and_reads_that_are_cancelled_leave_no_thread(
+    engine: ContainerEngine, container_id: str
+) -> None:
+    async with engine.attach(container_id) as stream:
+        with trio.move_on_after(0.2):
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(engine.wait, container_id)
+                nursery.start_soon(stream.receive)
+        with trio.fail_after(5):
+            await trio.testing.wait_all_threads_completed()
+
+
+@pytest.mark.docker
+async def test_limits_labels_and_init_reach_the_engine(docker_bench: Bench) -> None:
+    with trio.fail_after(SLOW):
+        async with docker_bench.created(
+            "sleeps", cpu=0.5, ram_mb=64, labels={"gyoza.test": "limits"}
+        ) as container_id:
+            found = await trio.to_thread.run_sync(inspect, container_id)
+    host = found["HostConfig"]
+    assert host["NanoCpus"] == 500_000_000
+    assert host["Memory"] == host["MemorySwap"] == 64 * 1024 * 1024
+    assert host["Init"] is True
+    assert host["AutoRemove"] is False
+    assert host["LogConfig"] == {
+        "Type": "json-file",
+        "Config": {"max-size": "10m", "max-file": "3"},
+    }
+    assert found["Config"]["Labels"]["gyoza.test"] == "limits"
+
+
+@pytest.mark.docker
+async def test_a_container_that_exceeds_its_memory_is_reported_so(docker_bench: Bench) -> None:
+    assert docker_bench.image
+    spec = ContainerSpec(
+        name=f"gyoza-test-oom-{os.getpid()}",
+        image=docker_bench.image,
+        command=["tail", "/dev/zero"],
+        ram_mb=16,
+    )
+    engine = docker_bench.engine
+    with trio.fail_after(SLOW):
+        container_id = await engine.create(spec)
+        try:
+            await engine.start(container_id)
+            ended = await engine.wait(container_id)
+        finally:
+            with trio.move_on_after(30, shield=True):
+                await engine.remove(container_id)
+    assert (ended.exit_code, ended.oom_killed) == (137, True)
+
+
+def test_gpus_are_asked_for_by_their_ids_in_one_request() -> None:
+    body = container_body(ContainerSpec(name="x", image="y", gpu_ids=[0, 3], env={"A": "b"}))
+    assert body["HostConfig"]["DeviceRequests"] == [
+        {"Driver": "", "Count": 0, "DeviceIDs": ["0", "3"], "Capabilities": [["gpu"]]}
+    ]
+    assert body["Env"] == ["A=b", "NVIDIA_VISIBLE_DEVICES=0,3"]
+
+
+def test_a_container_without_gpus_sees_none_even_if_it_asks_for_all() -> None:
+    body = container_body(ContainerSpec(name="x", image="y", env={"NVIDIA_VISIBLE_DEVICES": "all"}))
+    assert "DeviceRequests" not in body["HostConfig"]
+    assert body["Env"] == ["NVIDIA_VISIBLE_DEVICES=void"]
+
+
+def test_a_volume_is_a_path_of_the_host_or_a_name() -> None:
+    body = container_body(
+        ContainerSpec(name="x", image="y", volumes={"/a:b": "/data", "cache": "/cache"})
+    )
+    assert [(m["Type"], m["Source"], m["ReadOnly"]) for m in body["HostConfig"]["Mounts"]] == [
+        ("bind", "/a:b", False),
+        ("volume", "cache", False),
+    ]
+
+
+@pytest.mark.docker
+async def test_cancelled_waits_and_reads_leave_no_thread(docker_bench: Bench) -> None:
+    with trio.fail_after(SLOW):
+        async with docker_bench.running("sleeps") as container_id:
+            await waits_and_reads_that_are_cancelled_leave_no_thread(
+                docker_bench.engine, container_id
+            )
+
+
+@pytest.fixture
+async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Proxy]:
+    """A relay to the engine, to which DOCKER_HOST points."""
+    async with open_proxy(connect_to_engine) as proxy:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{proxy.port}")
+        yield proxy
+
+
+@pytest.fixture
+async def bench_behind_proxy(proxy: Proxy, busybox_image: str) -> AsyncGenerator[Bench]:
+    """The real engine by way of the relay."""
+    async with open_docker_engine(deadline_s=5) as engine:
+        yield Bench(engine, busybox_image)
+
+
+@pytest.mark.docker
+async def test_an_engine_is_spoken_to_over_tcp(bench_behind_proxy: Bench) -> None:
+    with trio.fail_after(SLOW):
+        ended, stdout, _ = await bench_behind_proxy.run("writes-much")
+    assert (ended, stdout) == (ContainerExit(0), MANY)
+
+
+@pytest.mark.docker
+async def test_an_engine_is_spoken_to_over_tls(
+    monkeypatch: pytest.MonkeyPatch, busybox_image: str, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    configure: Any = authority  # trustme leaves a type of these two open
+    configure.issue_cert("127.0.0.1").configure_cert(server)
+    configure.configure_trust(server)
+    server.verify_mode = ssl.CERT_REQUIRED
+    certificate = authority.issue_cert("worker@example.org")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    with trio.fail_after(SLOW):
+        async with open_proxy(connect_to_engine, server) as proxy:
+            monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{proxy.port}")
+            async with open_docker_engine(deadline_s=10) as engine:
+                bench = Bench(engine, busybox_image)
+                ended, stdout, _ = await bench.run("writes-much")
+                async with bench.running("sleeps") as container_id:
+                    await waits_and_reads_that_are_cancelled_leave_no_thread(engine, container_id)
+            monkeypatch.delenv("DOCKER_TLS_VERIFY")
+            monkeypatch.delenv("DOCKER_CERT_PATH")
+            async with open_docker_engine() as engine:
+                with pytest.raises(EngineUnavailable, match=f"{proxy.port} broke|wants TLS"):
+                    await engine.info()
+    assert (ended, stdout) == (ContainerExit(0), MANY)
+
+
+@pytest.mark.docker
+async def test_a_create_that_is_under_way_is_not_cancelled(
+    bench_behind_proxy: Bench, proxy: Proxy
+) -> None:
+    engine = bench_behind_proxy.engine
+    container_id = ""
+    sent = proxy.watch(b"/containers/create")
+    with trio.fail_after(SLOW), trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def cancel() -> None:
+                await sent.wait()
+                scope.cancel()
+
+            nursery.start_soon(cancel)
+            container_id = await engine.create(bench_behind_proxy.spec("sleeps"))
+    assert scope.cancel_called
+    assert container_id
+    with trio.fail_after(SLOW):
+        await engine.remove(container_id)
+
+
+@pytest.mark.docker
+async def test_a_wait_goes_on_when_its_connection_breaks(
+    bench_behind_proxy: Bench, proxy: Proxy
+) -> None:
+    engine = bench_behind_proxy.engine
+
+    async def wait(container_id: str) -> None:
+        assert await engine.wait(container_id) == ContainerExit(137)
+
+    with trio.fail_after(SLOW):
+        async with (
+            bench_behind_proxy.running("sleeps") as container_id,
+            trio.open_nursery() as nursery,
+        ):
+            first = proxy.watch(b"/wait")
+            nursery.start_soon(wait, container_id)
+            await first.wait()
+            again = proxy.watch(b"/wait")
+            proxy.break_all()
+            await again.wait()
+            await engine.kill(container_id)
+
+
+@pytest.mark.docker
+async def test_a_stream_whose_connection_breaks_ends(
+    bench_behind_proxy: Bench, proxy: Proxy
+) -> None:
+    with trio.fail_after(SLOW):
+        async with (
+            bench_behind_proxy.created("sleeps") as container_id,
+            bench_behind_proxy.engine.attach(container_id) as stream,
+        ):
+            proxy.break_all()
+            assert await stream.receive() == b""
+
+
+@pytest.mark.docker
+async def test_a_wait_looks_again_when_nothing_is_heard(
+    bench_behind_proxy: Bench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gyoza.worker.containers.docker_engine.LOOK_AGAIN_S", 0.2)
+    with trio.fail_after(SLOW):
+        async with bench_behind_proxy.running("sleeps") as container_id:
+            await bench_behind_proxy.engine.kill(container_id)
+            proxy.freeze_at = b"/wait"
+            assert (await bench_behind_proxy.engine.wait(container_id)).exit_code == 137
+
+
+@pytest.mark.docker
+async def test_removals_that_meet_wait_for_the_one_under_way(docker_bench: Bench) -> None:
+    """The engine refuses the second with a conflict while the first waits for its disk."""
+    engine = docker_bench.engine
+    with trio.fail_after(SLOW):
+        for _ in range(5):
+            async with (
+                docker_bench.running("ignores-stop") as container_id,
+                trio.open_nursery() as nursery,
+            ):
+                for _ in range(8):
+                    nursery.start_soon(engine.remove, container_id)
+            with pytest.raises(ContainerNotFound):
+                await engine.wait(container_id)
+
+
+@pytest.mark.docker
+@pytest.mark.skipif(os.geteuid() != 0, reason="an engine of its own needs root")
+async def test_a_wait_goes_on_through_a_restart_of_the_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    socket = tmp_path / "docker.sock"
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    command = [
+        *("unshare", "--net", "--mount", "dockerd", "--host", f"unix://{socket}"),
+        *("--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "exec")),
+        *("--pidfile", str(tmp_path / "pid"), "--bridge", "none", "--iptables=false"),
+    ]
+
+    log = tmp_path / "log"
+
+    @asynccontextmanager
+    async def an_engine() -> AsyncGenerator[None]:
+        with log.open("ab") as output:
+            process = await trio.lowlevel.open_process(command, stdout=output, stderr=output)
+        try:
+            yield
+        finally:
+            process.terminate()
+            with trio.move_on_after(30, shield=True):
+                await process.wait()
+
+    exits: list[ContainerExit] = []
+    seen = trio.Event()
+
+    async def wait(container_id: str) -> None:
+        exits.append(await engine.wait(container_id))
+        seen.set()
+
+    image = "gyoza-test-restart:latest"
+    spec = ContainerSpec(name="gyoza-test", image=image, command=["sleep", "600"])
+    with trio.fail_after(100):
+        async with open_docker_engine() as engine, trio.open_nursery() as nursery:
+            async with an_engine():
+                await answers(socket)
+                await build_busybox_image(engine, image)
+                container_id = await engine.create(spec)
+                await engine.start(container_id)
+                nursery.start_soon(wait, container_id)
+                await trio.testing.wait_all_tasks_blocked()
+            # The engine stopped the container as it went down; the next one knows how it ended.
+            async with an_engine():
+                await seen.wait()
+                await engine.remove(container_id)
+    assert exits == [ContainerExit(143)]
+
+
+async def answers(socket: Path) -> None:
+    """Wait until the engine that was just started listens."""
+    while True:
+        try:
+            await (await trio.open_unix_socket(str(socket))).aclose()
+            return
+        except OSError:
+            await trio.sleep(0.1)

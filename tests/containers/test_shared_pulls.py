@@ -1,0 +1,196 @@
+"""Pull policies, and pulls that are shared."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from gyoza.testing import FakeContainerEngine, open_fake_engine
+from gyoza.worker.containers.pulls import PullPolicy, SharedPulls
+from gyoza.worker.errors import EngineUnavailable, ImageNotFound, ImagePullError
+
+
+@pytest.fixture
+async def engine() -> AsyncGenerator[FakeContainerEngine]:
+    async with open_fake_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+async def pulls(engine: FakeContainerEngine, nursery: trio.Nursery) -> SharedPulls:
+    return SharedPulls(engine, nursery)
+
+
+def pulls_of(engine: FakeContainerEngine) -> list[str]:
+    return [subject for method, subject in engine.calls if method == "pull"]
+
+
+async def test_always_pulls_what_is_here_already(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("adder", pull_progress=("half", "all"))
+    told: list[str] = []
+    await pulls.ensure("adder", "always", told.append)
+    await pulls.ensure("adder", "always", told.append)
+    assert told == ["half", "all"] * 2
+    assert pulls_of(engine) == ["adder"] * 2
+
+
+async def test_an_image_that_was_built_here_is_used_as_it_is(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("mine", in_registry=False)
+    told: list[str] = []
+    await pulls.ensure("mine", "always", told.append)
+    assert told == ["mine was built here and is in no registry; using it as it is"]
+
+
+async def test_an_image_that_was_pulled_before_is_not_used_when_the_pull_fails(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("adder")
+    await pulls.ensure("adder", "always", print)
+    engine.failures["pull"] = ImagePullError("Cannot pull adder: denied.")
+    with pytest.raises(ImagePullError, match="denied"):
+        await pulls.ensure("adder", "always", print)
+
+
+async def test_an_image_that_is_nowhere_cannot_be_pulled(
+    pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    with pytest.raises(ImagePullError, match="Cannot pull nowhere"):
+        await pulls.ensure("nowhere", "always", print)
+
+
+async def test_missing_pulls_only_what_is_not_here(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("here")
+    engine.add_image("there", local=False)
+    for image in ("here", "there", "there"):
+        await pulls.ensure(image, "missing", print)
+    assert pulls_of(engine) == ["there"]
+
+
+async def test_never_pulls_nothing(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("here")
+    engine.add_image("there", local=False)
+    await pulls.ensure("here", "never", print)
+    with pytest.raises(ImageNotFound, match="no image there and its pull policy is never"):
+        await pulls.ensure("there", "never", print)
+    assert pulls_of(engine) == []
+
+
+@pytest.mark.parametrize("policy", ["always", "missing", "never"])
+async def test_an_engine_that_is_away_is_said_to_be(
+    engine: FakeContainerEngine, pulls: SharedPulls, policy: PullPolicy, autojump_clock: MockClock
+) -> None:
+    engine.unavailable = True
+    with pytest.raises(EngineUnavailable):
+        await pulls.ensure("adder", policy, print)
+
+
+async def test_one_pull_serves_all_who_wait_and_tells_each(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("adder", pull_progress=("half", "all"))
+    told: list[list[str]] = [[], [], []]
+    async with trio.open_nursery() as nursery:
+        for sentences in told:
+            nursery.start_soon(pulls.ensure, "adder", "always", sentences.append)
+            await trio.sleep(0.1)
+    assert pulls_of(engine) == ["adder"]
+    assert told == [["half", "all"]] * 3
+
+
+async def test_different_images_are_pulled_at_the_same_time(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("one", pull_progress=("one",))
+    engine.add_image("two", pull_progress=("two",))
+    start_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pulls.ensure, "one", "always", print)
+        nursery.start_soon(pulls.ensure, "two", "always", print)
+    assert trio.current_time() - start_s < 1.5
+
+
+async def test_an_error_reaches_all_who_wait(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.failures["pull"] = ImagePullError("Cannot pull adder: denied.")
+    errors: list[ImagePullError] = []
+
+    async def ensure() -> None:
+        with pytest.raises(ImagePullError, match="denied") as caught:
+            await pulls.ensure("adder", "always", print)
+        errors.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        with engine.hold("pull") as gate:
+            nursery.start_soon(ensure)
+            nursery.start_soon(ensure)
+            await gate.reached.wait()
+            await trio.testing.wait_all_tasks_blocked()
+    assert len(errors) == 2
+    assert errors[0] is not errors[1]
+
+
+async def test_the_first_to_wait_may_be_cancelled_without_harm_to_the_others(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("adder", pull_progress=("half", "all"))
+    first = trio.CancelScope()
+
+    async def ensure_first() -> None:
+        with first:
+            await pulls.ensure("adder", "always", print)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ensure_first)
+        await trio.sleep(0.5)
+        nursery.start_soon(pulls.ensure, "adder", "always", print)
+        await trio.sleep(0.1)
+        first.cancel()
+    assert first.cancelled_caught
+    assert pulls_of(engine) == ["adder"]
+    found = await engine.find_image("adder")
+    assert found is not None
+    assert found.repo_digests
+
+
+async def test_the_pull_ends_with_the_last_who_waits_and_the_next_begins_anew(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("adder", local=False, pull_progress=("half", "all"))
+    with trio.move_on_after(0.5) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pulls.ensure, "adder", "always", print)
+            nursery.start_soon(pulls.ensure, "adder", "always", print)
+    assert scope.cancelled_caught
+    await trio.sleep(10)
+    assert await engine.find_image("adder") is None
+    await pulls.ensure("adder", "always", print)
+    assert pulls_of(engine) == ["adder"] * 2
+
+
+async def test_the_end_of_the_owner_is_an_error_for_who_still_waits(
+    engine: FakeContainerEngine, autojump_clock: MockClock
+) -> None:
+    engine.add_image("adder", local=False, pull_progress=("half", "all"))
+
+    async with trio.open_nursery() as owner, trio.open_nursery() as waiting:
+        pulls = SharedPulls(engine, owner)
+
+        async def ensure() -> None:
+            with pytest.raises(ImagePullError, match="was stopped"):
+                await pulls.ensure("adder", "always", print)
+
+        with trio.CancelScope(shield=True):
+            waiting.start_soon(ensure)
+            await trio.sleep(0.5)
+            waiting.cancel_scope.shield = True
+            owner.cancel_scope.cancel()
