@@ -13,6 +13,7 @@ from gyoza.models import InvalidIdError, check_id
 from gyoza.worker.containers.pulls import PullPolicy
 from gyoza.worker.errors import SettingsError
 
+
 def default_worker_id() -> str:
     """Return this machine's name, reduced to what an id may contain."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip("_.-")[:63] or "worker"

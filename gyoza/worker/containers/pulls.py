@@ -50,10 +50,15 @@ class SharedPulls:
             )
         try:
             await self._pull(image, on_progress)
-        except ImagePullError:
+        except ImagePullError as error:
             local = await self._engine.find_image(image)
-            if local is None or local.repo_digests:
+            if local is None:
                 raise
+            if local.repo_digests:
+                raise ImagePullError(
+                    f"{error} This worker has an image of that name, which the pull policy missing"
+                    " would use."
+                ) from error
             on_progress(f"{image} was built here and is in no registry; using it as it is")
 
     async def _pull(self, image: str, on_progress: Progress) -> None:
