@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 DEFAULT_URL = "http://localhost:5555"
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+LOOPBACK_URLS = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Connection:
         """Return the arguments for httpx's clients.
 
         The pool is unbounded: a request that is cancelled while it waits for a free connection
-        would hold a slot of a bounded one for ever (httpcore 1093).
+        would hold a slot of a bounded one for ever (httpcore 1093). No proxy stands between this
+        machine and itself, whatever the variables for proxies say.
         """
         return {
             "base_url": self.url,
@@ -79,6 +81,7 @@ class Connection:
             "timeout": self.timeout_s,
             # Without TLS there is nothing to verify, and reading all authorities takes a while.
             "verify": False if urlsplit(self.url).scheme == "http" else self.verify,
+            "mounts": {f"all://{host}": None for host in LOOPBACK_URLS},
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=32),
         }
 

@@ -14,6 +14,8 @@ from gyoza.client import (
 from gyoza.client.connection import DEFAULT_URL, Connection, key_for
 from gyoza.client.credentials import find_api_key, stored_api_key, stored_key_path
 
+from .scripted import Answer, scripted_server
+
 
 @pytest.fixture
 def stored(data_dir: Path) -> str:
@@ -122,3 +124,13 @@ def test_the_ready_made_client_reads_the_environment_at_its_first_call(
     monkeypatch.setenv("GYOZA_SERVER_URL", "not a url")
     with pytest.raises(ClientError):
         gyoza_client.health()
+
+
+def test_no_proxy_stands_between_this_machine_and_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with (
+        scripted_server(Answer(body={"status": "ok"})) as server,
+        GyozaClient(server.url) as client,
+    ):
+        assert client.health() == {"status": "ok"}

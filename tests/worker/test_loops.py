@@ -33,7 +33,7 @@ async def test_heartbeats_go_on_and_list_what_runs(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
-    server.submit("run-1", "sleeper", inputs={"n": 1}, constraints={"cpu": 1})
+    server.submit("run-1", "sleeper", constraints={"cpu": 1})
     with trio.fail_after(10):
         async with start_worker(heartbeat_s=0.01, tags=["fast"]) as worker:
             await server.wait_for_event("STARTED", "run-1")
@@ -47,7 +47,26 @@ async def test_heartbeats_go_on_and_list_what_runs(
     assert beat["resources"] == {"cpu_cores": 2, "ram_mb": 1024, "gpus": []}
     assert beat["engine"] == "ok"
     [running] = beat["running_ops"]
-    assert (running["id"], running["image"], running["inputs"]) == ("run-1", "sleeper", {"n": 1})
+    assert (running["id"], running["image"], running["constraints"]["cpu"]) == (
+        "run-1",
+        "sleeper",
+        1,
+    )
+
+
+async def test_a_heartbeat_does_not_grow_with_the_inputs_of_what_runs(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    engine.add_image("sleeper", sleep_for_ever)
+    server.submit("run-1", "sleeper", inputs={"text": "x" * 100_000})
+    with trio.fail_after(10):
+        async with start_worker(heartbeat_s=0.01) as worker:
+            await server.wait_for_event("STARTED", "run-1")
+            await server.wait_until(lambda: bool(server.heartbeats[-1]["running_ops"]))
+            server.cancel("run-1")
+            await end_of(worker, "run-1")
+            assert worker.active.ids == []
+    assert all(len(str(beat)) < 10_000 for beat in server.heartbeats)
 
 
 async def test_a_refused_key_ends_the_worker_with_one_sentence(

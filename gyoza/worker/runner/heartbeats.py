@@ -53,8 +53,11 @@ async def heartbeat_loop(
 
 async def beat(worker: Worker) -> None:
     """Send one heartbeat and take in its answer."""
+    payload = worker.context.to_heartbeat_payload()
+    for op in payload["running_ops"]:
+        op["inputs"] = {}  # the server has them; megabytes of them would make beats late
     answer: dict[str, Any] = await worker.heartbeats.heartbeat(
-        **worker.context.to_heartbeat_payload(),
+        **payload,
         draining=worker.draining.is_set(),
         engine="ok" if worker.engine_watch.up else "unavailable",
         max_concurrency=worker.settings.max_concurrency,
