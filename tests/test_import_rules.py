@@ -24,15 +24,17 @@ def table() -> dict[str, set[str]]:
 
 def modules() -> Iterator[tuple[str, Path]]:
     for path in PACKAGES.rglob("*.py"):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if len(parts) > 2 or parts[-1] != "__init__":
-            yield f"gyoza.{parts[1]}", path
+        inside = path.relative_to(PACKAGES).with_suffix("")
+        if str(inside) != "__init__":
+            yield f"gyoza.{inside.parts[0]}", path
 
 
 def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module":
+            yield from (str(a.value) for a in node.args if isinstance(a, ast.Constant))
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             yield node.module or ""

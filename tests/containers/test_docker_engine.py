@@ -13,7 +13,7 @@ import trio.testing
 import trustme
 
 from gyoza.demo.images import build_busybox_image
-from gyoza.worker.containers.docker_engine import open_docker_engine
+from gyoza.worker.containers.docker_engine import DockerEngine, open_docker_engine
 from gyoza.worker.containers.docker_requests import container_body
 from gyoza.worker.containers.engine import ContainerEngine, ContainerExit, ContainerSpec
 from gyoza.worker.errors import ContainerNotFound, EngineUnavailable
@@ -288,7 +288,7 @@ async def test_a_wait_goes_on_through_a_restart_of_the_engine(
     with trio.fail_after(100):
         async with open_docker_engine() as engine, trio.open_nursery() as nursery:
             async with an_engine():
-                await answers(socket)
+                await answers(engine)
                 await build_busybox_image(engine, image)
                 container_id = await engine.create(spec)
                 await engine.start(container_id)
@@ -301,11 +301,11 @@ async def test_a_wait_goes_on_through_a_restart_of_the_engine(
     assert exits == [ContainerExit(143)]
 
 
-async def answers(socket: Path) -> None:
-    """Wait until the engine that was just started listens."""
+async def answers(engine: DockerEngine) -> None:
+    """Wait until the engine that was just started answers."""
     while True:
         try:
-            await (await trio.open_unix_socket(str(socket))).aclose()
+            await engine.info()
             return
-        except OSError:
+        except EngineUnavailable:
             await trio.sleep(0.1)
