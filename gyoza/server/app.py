@@ -1,0 +1,96 @@
+"""The FastAPI application: routes, the door before them, and every error as one sentence."""
+
+import logging
+from typing import Any, cast
+
+from fastapi import FastAPI, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import APIKeyHeader
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from gyoza import __version__
+from gyoza.server.errors import RequestError
+from gyoza.server.gate import Gate
+from gyoza.server.routes import definitions, events, health, logs, runs, workers
+from gyoza.server.service import ClientGone, Service
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(service: Service, api_key: str) -> FastAPI:
+    """Return the application that serves the whole HTTP contract.
+
+    Args:
+        service: What the routes work with.
+        api_key: The key every request must carry, but for the health check and documentation.
+    """
+    app = FastAPI(
+        title="gyoza server",
+        summary="Keeps op definitions and op runs, and hands runs to workers.",
+        version=__version__,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.service = service
+    app.add_middleware(Gate, api_key=api_key)
+    # The gate checks the key; this tells the documentation where it goes.
+    documented = [Security(APIKeyHeader(name="X-API-Key", auto_error=False))]
+    app.include_router(health.router)
+    for resource in (definitions, logs, runs, events, workers):
+        app.include_router(resource.router, dependencies=documented)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_busy)
+    app.add_exception_handler(ClientGone, _client_gone)
+    app.add_exception_handler(Exception, _internal_error)
+    return app
+
+
+def _answer(status: int, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status)
+
+
+async def _request_error(_request: Request, error: Exception) -> Response:
+    return _answer(cast("RequestError", error).status, str(error))
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    return _answer(422, _sentence(cast("RequestValidationError", error).errors()[0]))
+
+
+def _sentence(first: dict[str, Any]) -> str:
+    """Say what is wrong with which field, in the words of the first complaint."""
+    place: tuple[str | int, ...] = first["loc"]
+    msg = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+    if first["type"] == "json_invalid":
+        return f"The body is not valid JSON: {first['ctx']['error']}."
+    if place == ("body",) and isinstance(first["input"], bytes | None):
+        return "The body must be a JSON object, sent with Content-Type: application/json."
+    field = ".".join(str(part) for part in place[1:])
+    return f"{field}: {msg}." if field else f"{msg[:1].upper()}{msg[1:]}."
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    failure = cast("HTTPException", error)
+    sentences = {
+        404: "There is nothing at this address; see /docs.",
+        405: "This address does not take this method; see /docs.",
+    }
+    detail = sentences.get(failure.status_code, failure.detail)
+    return JSONResponse({"detail": detail}, failure.status_code, failure.headers)
+
+
+async def _database_busy(_request: Request, error: Exception) -> Response:
+    _log.error("The database failed: %s", cast("OperationalError", error).orig)
+    return _answer(503, "The database did not take this; try again, and see the server's log.")
+
+
+async def _client_gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)
+
+
+async def _internal_error(_request: Request, _error: Exception) -> Response:
+    return _answer(500, "The server failed at this request; its log says why.")

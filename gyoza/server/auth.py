@@ -1,0 +1,70 @@
+"""The API key: found, or made and stored for the other programs of this user; and its check."""
+
+import contextlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from gyoza.client.credentials import configured_api_key, stored_api_key, stored_key_path
+from gyoza.client.errors import CredentialsError
+from gyoza.server.errors import ApiKeyError
+from gyoza.server.settings import ServerSettings
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key and where it came from, in words for a person."""
+
+    value: str
+    origin: str
+
+
+def verify_api_key(expected: str, given: bytes | None) -> bool:
+    """Return whether the `X-API-Key` header holds the key, in a time that tells nothing of it."""
+    return given is not None and hmac.compare_digest(expected.encode(), given)
+
+
+def ensure_api_key(settings: ServerSettings) -> ApiKey:
+    """Return the key of the settings, the environment or the stored file, or make and store one.
+
+    Raises:
+        ApiKeyError: If a key file cannot be read, is empty or cannot be written.
+    """
+    if settings.api_key:
+        return ApiKey(settings.api_key, "given by the settings")
+    try:
+        configured = configured_api_key()
+    except CredentialsError as error:
+        raise ApiKeyError(str(error)) from error
+    if configured == "":
+        raise ApiKeyError("The file that GYOZA_API_KEY_FILE names is empty; put the key into it.")
+    if configured is not None:
+        return ApiKey(configured, "from the environment")
+    path = stored_key_path()
+    if stored := stored_api_key():
+        return ApiKey(stored, f"from {path}")
+    try:
+        return _store_new_key(path)
+    except OSError as error:
+        raise ApiKeyError(
+            f"A new API key cannot be stored in {path} ({error.strerror}); set GYOZA_API_KEY."
+        ) from error
+
+
+def _store_new_key(path: Path) -> ApiKey:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = secrets.token_urlsafe(32)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(key + "\n")
+        # A link appears whole or not at all, and never over a key another server just stored.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+            return ApiKey(key, f"made now and stored in {path}")
+    finally:
+        draft.unlink()
+    return ApiKey(path.read_text(encoding="utf-8").strip(), f"from {path}")

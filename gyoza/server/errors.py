@@ -1,0 +1,85 @@
+"""Everything the server raises of its own; each message is one sentence for a person.
+
+Errors:
+    ServerError
+      StartError          the server cannot start
+        SettingsError       a setting has a value it cannot have
+        ApiKeyError         the API key can be neither read nor stored
+        AddressError        the address cannot be listened on
+        TlsError            certificate or key cannot be used
+        DatabaseError       the database cannot be opened
+      RequestError        a request is answered with an error status
+        BadRequest          400: wrong inputs, or a transition the state machine has not
+        NotFound            404
+        Conflict            409: the run has ended, or is not held by this worker and attempt
+        Invalid             422: a body or parameter of the wrong form
+"""
+
+from typing import ClassVar
+
+
+class ServerError(Exception):
+    """Base of the server's errors."""
+
+
+class StartError(ServerError):
+    """The server cannot start."""
+
+
+class SettingsError(StartError):
+    """A setting has a value it cannot have."""
+
+
+class ApiKeyError(StartError):
+    """The API key can be neither read nor stored."""
+
+
+class AddressError(StartError):
+    """The address cannot be listened on."""
+
+
+class TlsError(StartError):
+    """Certificate or key cannot be used."""
+
+
+class DatabaseError(StartError):
+    """The database cannot be opened."""
+
+
+class RequestError(ServerError):
+    """A request is answered with an error status.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    status: ClassVar[int] = 500
+
+
+class BadRequest(RequestError):
+    """Wrong inputs, or a transition the state machine has not."""
+
+    status = 400
+
+
+class NotFound(RequestError):
+    """Nothing has this id."""
+
+    status = 404
+
+    @classmethod
+    def of(cls, what: str, name: str) -> "NotFound":
+        """Return the error for an unknown `what` called `name`."""
+        return cls(f"There is no {what} {name[:80]!r}.")
+
+
+class Conflict(RequestError):
+    """The run has ended, or is not held by this worker and attempt."""
+
+    status = 409
+
+
+class Invalid(RequestError):
+    """A body or parameter of the wrong form."""
+
+    status = 422

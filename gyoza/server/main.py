@@ -1,0 +1,73 @@
+"""The blocking entry: one server for this process, until a signal ends it."""
+
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import trio
+
+from gyoza.server.auth import ensure_api_key
+from gyoza.server.errors import ServerError, SettingsError
+from gyoza.server.serve import serve
+from gyoza.server.settings import ServerSettings
+
+
+def start(
+    host: str | None = None,
+    port: int | None = None,
+    reload: bool | None = None,
+    workers: int | None = None,
+    log_level: str | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM. Arguments win over `GYOZA_*` variables, these over defaults.
+
+    Args:
+        host: Name or address to listen on.
+        port: TCP port; 0 takes any free one.
+        reload: Not available: a reload would end every long poll.
+        workers: Number of processes; only 1, since long polls are woken within one process.
+        log_level: One of critical, error, warning, info, debug.
+
+    Raises:
+        ServerError: If the server cannot start; says why in one sentence.
+    """
+    if reload:
+        raise SettingsError("The server cannot reload itself; stop it and start it again.")
+    if workers is not None and workers != 1:
+        raise SettingsError(
+            "The server runs in one process, since it wakes waiting workers there; leave out "
+            "workers or set it to 1."
+        )
+    settings = ServerSettings.from_env(host=host, port=port, log_level=log_level)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        trio.run(_serve_until_signal, settings)
+    except BaseExceptionGroup as group:
+        match list(group.exceptions):
+            case [ServerError() as error]:
+                raise error from None
+            case _:
+                raise
+
+
+async def _serve_until_signal(settings: ServerSettings) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+            key = await trio.to_thread.run_sync(ensure_api_key, settings)
+            url = await nursery.start(serve, replace(settings, api_key=key.value))
+            sys.stdout.write(
+                f"gyoza server listens on {url} (API documentation: {url}/docs)\n"
+                f"API key: {key.origin}\n"
+                f"Database: {settings.database_path}\n"
+            )
+            sys.stdout.flush()
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()

@@ -1,0 +1,311 @@
+"""What bodies may hold; pydantic checks them before any handler runs."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+from gyoza.models import (
+    Constraints,
+    EventDelivery,
+    EventType,
+    OpDefinition,
+    OpRun,
+    OpRunState,
+    RetryPolicy,
+    check_id,
+)
+from gyoza.models.definition import INPUT_TYPES
+
+MAX_INT = 2**53  # what every JSON reader keeps exactly, and SQLite stores
+
+
+def _check_image(image: str) -> str:
+    if not image or image.startswith("-") or any(c.isspace() or c == "\0" for c in image):
+        raise ValueError(f"{image[:80]!r} is not the name of an image")
+    return image
+
+
+def _check_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("text must not hold a NUL character")
+    return text
+
+
+def _check_variable(name: str) -> str:
+    if not name or "=" in name:
+        raise ValueError(f"{name[:80]!r} cannot be the name of a variable")
+    return _check_text(name)
+
+
+def _or_default(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Id = Annotated[str, AfterValidator(check_id)]
+Image = Annotated[str, AfterValidator(_check_image)]
+Text = Annotated[str, AfterValidator(_check_text)]
+Variable = Annotated[str, AfterValidator(_check_variable)]
+Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+Amount = Annotated[float, Field(ge=0, le=MAX_INT, allow_inf_nan=False)]
+Priority = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Tag = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Lenient(BaseModel):
+    """A body of a program: fields it knows and this server does not are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Strict(BaseModel):
+    """A body that a person writes: an unknown field is a slip of the pen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ConstraintsModel(Lenient):
+    """Hardware a run needs."""
+
+    cpu: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
+    ram_mb: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
+    vram_mb: Count | None = None
+
+    def to_model(self) -> Constraints:
+        """Return the domain type."""
+        return Constraints(self.cpu, self.ram_mb, self.vram_mb)
+
+
+class RetryPolicyModel(Lenient):
+    """How often a failing run is tried."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 1
+    backoff_s: Seconds = 0.0
+
+    def to_model(self) -> RetryPolicy:
+        """Return the domain type."""
+        return RetryPolicy(self.max_attempts, self.backoff_s)
+
+
+class EventDeliveryModel(Lenient):
+    """Where a run's events are published besides the run itself."""
+
+    topic: str = ""
+    attributes: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
+
+    @model_validator(mode="after")
+    def _topic_is_an_id(self) -> Self:
+        if self.topic:
+            check_id(self.topic, "topic")
+        return self
+
+    def to_model(self) -> EventDelivery:
+        """Return the domain type."""
+        return EventDelivery(self.topic, self.attributes)
+
+
+class InputSpecModel(Lenient):
+    """One input of a definition."""
+
+    type: str
+    required: bool = True
+    default: Any = None
+
+    @model_validator(mode="after")
+    def _default_has_the_type(self) -> Self:
+        if self.type not in INPUT_TYPES:
+            raise ValueError(f"type must be one of {', '.join(INPUT_TYPES)}, not {self.type!r}")
+        if self.default is not None and not INPUT_TYPES[self.type](self.default):
+            raise ValueError(f"default must be of type {self.type}")
+        return self
+
+
+class _Work(Strict):
+    """What definitions and ad-hoc runs have in common."""
+
+    image: Image
+    command: list[Text] | None = None
+    env_vars: Annotated[dict[Variable, Text], BeforeValidator(_or_default)] = {}
+    constraints: Annotated[ConstraintsModel, BeforeValidator(_or_default)] = ConstraintsModel()
+    tags: list[Tag] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
+    retry_policy: Annotated[RetryPolicyModel, BeforeValidator(_or_default)] = RetryPolicyModel()
+    event_delivery: Annotated[EventDeliveryModel, BeforeValidator(_or_default)] = (
+        EventDeliveryModel()
+    )
+
+
+class DefinitionBody(_Work):
+    """An op to deploy."""
+
+    id: Id
+    version: Id = "1"
+    description: str = ""
+    input_specs: Annotated[dict[str, InputSpecModel], BeforeValidator(_or_default)] = {}
+    created_at: Any = Field(None, description="Ignored: as the server told it before.")
+    updated_at: Any = Field(None, description="Ignored: as the server told it before.")
+
+    def to_model(self) -> OpDefinition:
+        """Return the domain type."""
+        return OpDefinition(
+            id=self.id,
+            version=self.version,
+            description=self.description,
+            image=self.image,
+            command=self.command,
+            input_specs={name: spec.model_dump() for name, spec in self.input_specs.items()},
+            env_vars=self.env_vars,
+            constraints=self.constraints.to_model(),
+            tags=self.tags or [],
+            timeout_s=self.timeout_s,
+            retry_policy=self.retry_policy.to_model(),
+            event_delivery=self.event_delivery.to_model(),
+        )
+
+
+class DefinitionRunBody(Strict):
+    """A run of a definition."""
+
+    inputs: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
+    priority: Priority = 5
+    version: str | None = None
+
+
+class RunBody(_Work):
+    """An ad-hoc run."""
+
+    inputs: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
+    priority: Priority = 5
+
+    def to_model(self) -> OpRun:
+        """Return the domain type, still without an id."""
+        return OpRun(
+            id="",
+            priority=self.priority,
+            image=self.image,
+            command=self.command,
+            inputs=self.inputs,
+            env_vars=self.env_vars,
+            constraints=self.constraints.to_model(),
+            tags=self.tags or [],
+            timeout_s=self.timeout_s,
+            retry_policy=self.retry_policy.to_model(),
+            event_delivery=self.event_delivery.to_model(),
+        )
+
+
+class RunChange(Strict):
+    """A partial update of a run."""
+
+    state: OpRunState | None = None
+    outputs: dict[str, Any] | None = None
+    priority: Priority | None = None
+
+
+class SummaryBody(Lenient):
+    """What a worker knows of an attempt that ends."""
+
+    duration_ms: Count | None = None
+    error_message: str | None = None
+    exit_code: int | None = None
+    gpu_ids: list[Count] | None = None
+
+
+class EventBody(Lenient):
+    """One event of a run."""
+
+    type: EventType
+    msg: StrictInt | StrictStr = ""
+    payload: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
+    worker_id: Id | None = None
+    attempt: Count | None = None
+    seq: Count | None = None
+    summary: SummaryBody | None = None
+
+    @model_validator(mode="after")
+    def _type_fits_msg(self) -> Self:
+        if self.type in (EventType.ASSIGNED, EventType.RETRIED):
+            raise ValueError(f"events of type {self.type} come from the server alone")
+        percentage = isinstance(self.msg, int) and 0 <= self.msg <= 100
+        if self.type is EventType.PROGRESS and not percentage:
+            raise ValueError("the msg of a PROGRESS event must be a whole number from 0 to 100")
+        return self
+
+
+class ReleaseBody(Lenient):
+    """A run given back."""
+
+    worker_id: Id
+    attempt: Count
+    reason: str = Field("RELEASED", max_length=1000)
+
+
+class LogBody(Lenient):
+    """A chunk of log text; `offset` counts the bytes of UTF-8 before it."""
+
+    offset: Count
+    data: str
+    worker_id: Id | None = None
+    attempt: Count | None = None
+
+
+class GpuBody(Lenient):
+    """One GPU of a worker."""
+
+    model_config = ConfigDict(extra="allow")
+    id: Count
+    vram_mb: Count
+    tags: list[str] = []
+
+
+class ResourcesBody(Lenient):
+    """The hardware of a worker."""
+
+    model_config = ConfigDict(extra="allow")
+    cpu_cores: Amount = 0
+    ram_mb: Amount = 0
+    gpus: list[GpuBody] = []
+
+    @model_validator(mode="after")
+    def _gpu_ids_differ(self) -> Self:
+        if len({gpu.id for gpu in self.gpus}) < len(self.gpus):
+            raise ValueError("two GPUs have the same id")
+        return self
+
+
+class RunningOpBody(Lenient):
+    """A run that a worker has."""
+
+    id: Id
+    image: str = ""
+    constraints: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
+
+
+class HeartbeatBody(Lenient):
+    """What a worker says every few seconds."""
+
+    worker_id: Id
+    resources: ResourcesBody = ResourcesBody()
+    tags: list[str] = []
+    running_ops: list[RunningOpBody] = Field([], max_length=10_000)
+    draining: bool = False
+    engine: str | None = None
+    max_concurrency: int | None = None
+    version: str | None = None
+
+
+class ClaimBody(Lenient):
+    """A worker's wish for runs."""
+
+    max_runs: int = Field(1, ge=1, le=1000)
+    wait_s: float = Field(0.0, allow_inf_nan=False)
+    holding: list[str] | None = None

@@ -1,0 +1,73 @@
+"""Logs of runs: appended in chunks, read whole or followed live."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.types import Send
+
+from gyoza.server.plain_json import PlainJsonRoute
+from gyoza.server.routes.bodies import MAX_INT, LogBody
+from gyoza.server.service import Service, TheService
+from gyoza.server.store import logs
+from gyoza.server.wakeups import run_key
+
+
+class LogResponse(StreamingResponse):
+    """Text as it comes; ends with its reader."""
+
+    media_type = "text/plain"
+
+    def __init__(self, pages: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(pages)
+        self._pages = pages
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the pages, and let go of them too when the reader leaves in the middle."""
+        async with aclosing(self._pages):
+            await super().stream_response(send)
+
+
+router = APIRouter(prefix="/runs/{run_id}/logs", tags=["logs"], route_class=PlainJsonRoute)
+
+
+@router.post("", summary="Append log text; repeats are recognised by their offset")
+async def append(run_id: str, body: LogBody, service: TheService) -> JSONResponse:
+    """Store a chunk and answer with the offset of the next; 409 if text is missing before it."""
+    data = body.data.encode()
+    offset = await service.database.write(
+        lambda tx: logs.append_log(tx, run_id, body.offset, data, body.worker_id, body.attempt)
+    )
+    return JSONResponse({"offset": offset})
+
+
+@router.get("", summary="The log of an attempt as text", response_class=PlainTextResponse)
+async def read(
+    run_id: str,
+    service: TheService,
+    follow: Annotated[bool, Query(description="Go on until the attempt ends.")] = False,
+    attempt: Annotated[int | None, Query(ge=1, le=MAX_INT)] = None,
+    offset: Annotated[int, Query(ge=0, le=MAX_INT, description="First byte to show.")] = 0,
+) -> LogResponse:
+    """Stream the text of the attempt named, else of the current one."""
+    chosen = await service.database.read(lambda conn: logs.choose_attempt(conn, run_id, attempt))
+    return LogResponse(_pages(service, run_id, chosen, offset, follow=follow))
+
+
+async def _pages(
+    service: Service, run_id: str, attempt: int, offset: int, *, follow: bool
+) -> AsyncGenerator[bytes, None]:
+    with service.wakeups.watch(run_key(run_id)) as news:
+        while True:
+            read = partial(logs.read_log, run_id=run_id, attempt=attempt, offset=offset)
+            page = await service.database.read(read)
+            if page.data:
+                offset += len(page.data)
+                yield page.data
+            elif not follow or page.attempt_over or service.wakeups.closed:
+                return
+            else:
+                await news.wait()

@@ -1,0 +1,114 @@
+"""Workers: heartbeats, claims, news about their runs, and drains."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy import Connection
+
+from gyoza.server.plain_json import PlainJsonRoute
+from gyoza.server.routes.bodies import ClaimBody, HeartbeatBody
+from gyoza.server.routes.parameters import After, WaitS, parse_cursor
+from gyoza.server.service import Service, TheService
+from gyoza.server.store import claims, workers
+from gyoza.server.store.database import Tx
+from gyoza.server.wakeups import CLAIMS, worker_key
+
+router = APIRouter(prefix="/workers", tags=["workers"], route_class=PlainJsonRoute)
+
+
+@router.post("/heartbeat", summary="Register or renew a worker and the leases of its runs")
+async def heartbeat(body: HeartbeatBody, service: TheService) -> JSONResponse:
+    """Answer with the lease, the state of each run listed, and whether to drain."""
+    told = body.model_dump()
+    claiming = service.is_claiming(body.worker_id)
+    answer = await service.database.write(
+        lambda tx: workers.beat(tx, told, service.lease_s, claiming=claiming),
+        actor=body.worker_id,
+    )
+    return JSONResponse(answer)
+
+
+@router.post("/{worker_id}/claim", summary="Claim runs that fit the worker; can wait for one")
+async def claim(
+    worker_id: str, body: ClaimBody, request: Request, service: TheService
+) -> JSONResponse:
+    """Answer with runs assigned to the worker, those first whose answer it never got."""
+
+    async def look() -> claims.Claim | None:
+        def take(tx: Tx) -> claims.Claim:
+            return claims.claim(tx, worker_id, body.max_runs, body.holding, service.lease_s)
+
+        found = await service.database.write(take, actor=worker_id)
+        return found if found.runs or found.draining else None
+
+    with service.claiming(worker_id):
+        found = await service.poll(request, [CLAIMS, worker_key(worker_id)], body.wait_s, look)
+    return JSONResponse({"runs": [run.to_dict() for run in found.runs] if found else []})
+
+
+@router.get("/{worker_id}/changes", summary="What others did to the worker's runs; can wait")
+async def read_changes(
+    worker_id: str,
+    request: Request,
+    service: TheService,
+    after: After = None,
+    wait_s: WaitS = 0.0,
+) -> JSONResponse:
+    """Answer with states that others changed after the cursor; without one, with the cursor."""
+    if after is None:
+        cursor = await service.database.read(workers.last_change)
+        return JSONResponse({"states": {}, "cursor": str(cursor)})
+    start = parse_cursor(after)
+
+    async def look() -> tuple[dict[str, str], int] | None:
+        found = await service.database.read(
+            lambda conn: workers.changes_after(conn, worker_id, start)
+        )
+        return found if found[0] else None
+
+    found = await service.poll(request, [worker_key(worker_id)], wait_s, look)
+    states, cursor = found or ({}, start)
+    return JSONResponse({"states": states, "cursor": str(cursor)})
+
+
+@router.get("", summary="All workers")
+async def list_all(service: TheService) -> JSONResponse:
+    """Show every worker the server knows."""
+    heard_since = service.heard_since
+    return JSONResponse(
+        await service.database.read(lambda conn: workers.show_workers(conn, heard_since))
+    )
+
+
+@router.get("/{worker_id}", summary="One worker")
+async def show(worker_id: str, service: TheService) -> JSONResponse:
+    """Show one worker."""
+    heard_since = service.heard_since
+
+    def find(conn: Connection) -> dict[str, Any]:
+        return workers.show_worker(conn, worker_id, heard_since)
+
+    return JSONResponse(await service.database.read(find))
+
+
+@router.post("/{worker_id}/drain", summary="Give the worker no more runs; those it has go on")
+async def drain(worker_id: str, service: TheService) -> JSONResponse:
+    """Drain it, until it is resumed."""
+    return await _set_drain(service, worker_id, drain=True)
+
+
+@router.post("/{worker_id}/resume", summary="End a drain")
+async def resume(worker_id: str, service: TheService) -> JSONResponse:
+    """Give it runs again."""
+    return await _set_drain(service, worker_id, drain=False)
+
+
+async def _set_drain(service: Service, worker_id: str, *, drain: bool) -> JSONResponse:
+    heard_since = service.heard_since
+
+    def change(tx: Tx) -> dict[str, Any]:
+        workers.set_drain(tx, worker_id, drain=drain)
+        return workers.show_worker(tx.conn, worker_id, heard_since)
+
+    return JSONResponse(await service.database.write(change))

@@ -1,0 +1,162 @@
+"""One server from start to end: address, key, database, HTTP and the lease service."""
+
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import trio
+from fastapi import FastAPI
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve  # pyright: ignore[reportUnknownVariableType]
+
+from gyoza.server.app import create_app
+from gyoza.server.auth import ApiKey, ensure_api_key
+from gyoza.server.errors import AddressError, TlsError
+from gyoza.server.leases import run_leases
+from gyoza.server.service import Service
+from gyoza.server.settings import ServerSettings
+from gyoza.server.store.database import Database
+from gyoza.server.wakeups import Wakeups
+
+GRACE_S = 3.0  # for requests under way when the server is told to end
+BACKLOG = 256
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(
+    settings: ServerSettings,
+    *,
+    clock: Callable[[], float] = time.time,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; then answer what is under way, end every long poll and close.
+
+    Use it as `url = await nursery.start(serve, settings)`; `url` is the real base URL.
+
+    Args:
+        settings: Where to listen and what to keep.
+        clock: Returns seconds since 1970.
+        task_status: Told the base URL once requests are answered.
+
+    Raises:
+        StartError: If the server cannot start; says why in one sentence.
+    """
+    key = await trio.to_thread.run_sync(ensure_api_key, settings)
+    _check_tls(settings)
+    listener = await _listen(settings)
+    with listener:
+        url = _url(settings, listener)
+        wakeups = Wakeups()
+        database = await Database.open(settings.database_path, wakeups, clock)
+        try:
+            service = Service(database, wakeups, clock, settings.lease_s, clock())
+            await _run(service, settings, key, listener, url, task_status)
+        finally:
+            await database.aclose()
+
+
+async def _run(
+    service: Service,
+    settings: ServerSettings,
+    key: ApiKey,
+    listener: socket.socket,
+    url: str,
+    task_status: trio.TaskStatus[str],
+) -> None:
+    app = create_app(service, key.value)
+    end = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(run_leases, service.database, service.wakeups, service.clock, service.lease_s)
+        )
+        http_scope = trio.CancelScope()
+        await nursery.start(_serve_http, app, _config(settings, listener), end, http_scope)
+        # From here on requests under way are to be answered; the deadline set below bounds it.
+        http_scope.shield = True
+        _log.info("Listening on %s", url)
+        task_status.started(url)
+        try:
+            await trio.sleep_forever()
+        finally:
+            service.wakeups.close()
+            end.set()
+            http_scope.deadline = trio.current_time() + 2 * GRACE_S
+
+
+async def _serve_http(
+    app: FastAPI,
+    config: Config,
+    end: trio.Event,
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    with scope:
+        # Both sides are ASGI; only their types for it differ.
+        await hypercorn_serve(
+            cast("Any", app), config, shutdown_trigger=end.wait, task_status=task_status
+        )
+
+
+def _config(settings: ServerSettings, listener: socket.socket) -> Config:
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes it
+    config.certfile = settings.tls_certfile or None
+    config.keyfile = settings.tls_keyfile or None
+    config.graceful_timeout = GRACE_S
+    config.backlog = BACKLOG
+    # Longer than clients keep a connection, so that it is never closed under their next request.
+    config.keep_alive_timeout = 75.0
+    quiet = logging.getLogger("gyoza.server.http")
+    quiet.setLevel(logging.WARNING)
+    config.errorlog = quiet
+    return config
+
+
+async def _listen(settings: ServerSettings) -> socket.socket:
+    where = f"{settings.host}:{settings.port}"
+    try:
+        found = await trio.socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise AddressError(f"{where} is not an address of this machine ({error}).") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AddressError(
+            f"The server cannot listen on {where} ({error.strerror}); "
+            "is another one running there? Choose another port or host."
+        ) from error
+    return listener
+
+
+def _check_tls(settings: ServerSettings) -> None:
+    if settings.tls_certfile:
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(settings.tls_certfile, settings.tls_keyfile)
+        except OSError as error:  # ssl.SSLError is one
+            raise TlsError(
+                f"The certificate {settings.tls_certfile} cannot be used with the key "
+                f"{settings.tls_keyfile} ({error.strerror or error})."
+            ) from error
+
+
+def _url(settings: ServerSettings, listener: socket.socket) -> str:
+    """Return where clients on this machine reach the server."""
+    wildcards = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+    host = wildcards.get(settings.host, settings.host)
+    scheme = "https" if settings.tls_certfile else "http"
+    port: int = listener.getsockname()[1]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,99 @@
+"""What the server can be told: arguments first, then `GYOZA_*` variables, then defaults."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from gyoza.client.credentials import data_dir
+from gyoza.server.errors import SettingsError
+
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+
+def default_database_url() -> str:
+    """Return the URL of the SQLite file in the user's data directory."""
+    return f"sqlite:///{data_dir() / 'gyoza.sqlite3'}"
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How one server runs.
+
+    Attributes:
+        host: Name or address to listen on.
+        port: TCP port; 0 takes any free one.
+        database_url: `sqlite:///` and the path of the file; empty for the user's data directory.
+        api_key: The key every request must carry; empty to find or make one.
+        tls_certfile: PEM file with the certificate chain; empty for plain HTTP.
+        tls_keyfile: PEM file with the certificate's key.
+        lease_s: Seconds after its last heartbeat until a worker's runs go to others.
+        log_level: One of `LOG_LEVELS`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 5555
+    database_url: str = ""
+    api_key: str = ""
+    tls_certfile: str = ""
+    tls_keyfile: str = ""
+    lease_s: float = 60.0
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"{self.port} is not a TCP port; use 0 to 65535.")
+        if not 0 < self.lease_s < 1e9:
+            raise SettingsError("GYOZA_LEASE_S must be a number of seconds above 0.")
+        if self.log_level.lower() not in LOG_LEVELS:
+            raise SettingsError(
+                f"{self.log_level!r} is not a log level; use {', '.join(LOG_LEVELS)}."
+            )
+        if bool(self.tls_certfile) != bool(self.tls_keyfile):
+            raise SettingsError("TLS needs both a certificate and its key; only one is given.")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Self:
+        """Build from `GYOZA_*` variables; overrides that are not None win.
+
+        Raises:
+            SettingsError: If a value cannot be what its setting needs.
+        """
+        values = {name: value for name, value in overrides.items() if value is not None}
+        for field in fields(cls):
+            # The key has its own rules, which the client shares: see `gyoza.client.credentials`.
+            text = environ.get(f"GYOZA_{field.name.upper()}", "").strip()
+            if text and field.name not in values and field.name != "api_key":
+                values[field.name] = _parse(field.name, text)
+        return cls(**values)
+
+    @property
+    def url_of_database(self) -> str:
+        """The database URL, the default one if none is set."""
+        return self.database_url or default_database_url()
+
+    @property
+    def database_path(self) -> Path:
+        """The file the database lives in.
+
+        Raises:
+            SettingsError: If the URL does not name a SQLite file.
+        """
+        scheme, _, path = self.url_of_database.partition(":///")
+        if scheme != "sqlite" or not path or path.startswith((":memory:", "file:")):
+            raise SettingsError(
+                f"GYOZA_DATABASE_URL must name a SQLite file, as in "
+                f"sqlite:////var/lib/gyoza/gyoza.sqlite3, not {self.url_of_database!r}."
+            )
+        return Path(path.partition("?")[0])
+
+
+_PARSERS: dict[str, Callable[[str], object]] = {"port": int, "lease_s": float}
+
+
+def _parse(name: str, text: str) -> object:
+    try:
+        return _PARSERS.get(name, str)(text)
+    except ValueError as error:
+        raise SettingsError(f"GYOZA_{name.upper()} must be a number, not {text!r}.") from error

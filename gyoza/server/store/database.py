@@ -1,0 +1,156 @@
+"""The SQLite file: one writer at a time, readers beside it, all on disk before the answer."""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import trio
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+
+from gyoza.server.errors import DatabaseError
+from gyoza.server.store.schema import SCHEMA_VERSION, metadata
+from gyoza.server.wakeups import Wakeups
+
+T = TypeVar("T")
+
+READERS = 4
+BUSY_TIMEOUT_MS = 10_000  # another program may hold the file's lock: a backup, say
+
+
+@dataclass
+class Tx:
+    """One write transaction.
+
+    Attributes:
+        conn: The connection, inside BEGIN IMMEDIATE.
+        now: When it began, seconds since 1970.
+        actor: The worker that writes, or None for anybody else.
+        wake: Keys to wake once the transaction is on disk.
+    """
+
+    conn: Connection
+    now: float
+    actor: str | None = None
+    wake: set[str] = field(default_factory=set[str])
+
+
+class Database:
+    """Runs functions on the database, in threads; each call is one transaction.
+
+    Args:
+        path: The SQLite file.
+        wakeups: Gets what a transaction wakes, after its commit.
+        clock: Returns seconds since 1970.
+    """
+
+    def __init__(self, path: Path, wakeups: Wakeups, clock: Callable[[], float]) -> None:
+        self._wakeups = wakeups
+        self._clock = clock
+        # The transaction's kind decides: two engines, so that a pool never mixes them.
+        self._writer = _engine(path, "BEGIN IMMEDIATE", 1)
+        self._reader = _engine(path, "BEGIN", READERS)
+        self._write_limit = trio.CapacityLimiter(1)
+        self._read_limit = trio.CapacityLimiter(READERS)
+
+    @classmethod
+    async def open(cls, path: Path, wakeups: Wakeups, clock: Callable[[], float]) -> Self:
+        """Open the file, made with its directory and tables where they are missing.
+
+        Raises:
+            DatabaseError: If that is not possible.
+        """
+        database = cls(path, wakeups, clock)
+        try:
+            await trio.to_thread.run_sync(
+                _prepare, path, database._writer, limiter=database._write_limit
+            )
+        except BaseException:
+            database._dispose()
+            raise
+        return database
+
+    async def write(self, job: Callable[[Tx], T], *, actor: str | None = None) -> T:
+        """Run `job` in a write transaction; return when it is on disk and its wake-ups are out."""
+
+        def transact() -> tuple[T, set[str]]:
+            with self._writer.begin() as conn:
+                tx = Tx(conn, self._clock(), actor)
+                result = job(tx)
+            return result, tx.wake
+
+        result, wake = await trio.to_thread.run_sync(transact, limiter=self._write_limit)
+        self._wakeups.post(wake)
+        return result
+
+    async def read(self, job: Callable[[Connection], T]) -> T:
+        """Run `job` on one snapshot of the database."""
+
+        def look() -> T:
+            with self._reader.begin() as conn:
+                return job(conn)
+
+        return await trio.to_thread.run_sync(look, limiter=self._read_limit)
+
+    async def aclose(self) -> None:
+        """Close all connections; call it when no transaction is under way."""
+        with trio.move_on_after(BUSY_TIMEOUT_MS / 1000, shield=True):
+            await trio.to_thread.run_sync(self._dispose, limiter=self._write_limit)
+
+    def _dispose(self) -> None:
+        self._reader.dispose()
+        self._writer.dispose()
+
+
+def _engine(path: Path, begin: str, size: int) -> Engine:
+    # Each connection is used by one thread at a time, though not always the same one.
+    engine = create_engine(
+        f"sqlite:///{path}",
+        pool_size=size,
+        max_overflow=0,
+        connect_args={"check_same_thread": False},
+    )
+
+    def on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin by `begin`, not by the driver
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    def on_begin(conn: Connection) -> None:
+        conn.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+    return engine
+
+
+def _prepare(path: Path, writer: Engine) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with writer.begin() as conn:
+            found: int = conn.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if found not in (0, SCHEMA_VERSION):
+                raise DatabaseError(
+                    f"The database {path} has format {found}, which this version of gyoza does "
+                    "not know; use the version that made it, or another file."
+                )
+            metadata.create_all(conn)
+            conn.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except (OSError, SQLAlchemyError, sqlite3.Error) as error:
+        raise DatabaseError(
+            f"The database {path} cannot be opened ({_cause(error)}); "
+            "set GYOZA_DATABASE_URL to a file that can be written."
+        ) from error
+
+
+def _cause(error: Exception) -> Any:
+    if isinstance(error, OSError):
+        return error.strerror
+    return getattr(error, "orig", None) or error

@@ -1,0 +1,82 @@
+"""Definitions: deploying, finding and making runs of them."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select
+
+from gyoza.models import InputValidationError, OpDefinition, OpRun
+from gyoza.server.errors import BadRequest, NotFound
+from gyoza.server.store.database import Tx
+from gyoza.server.store.runs import Json, at
+from gyoza.server.store.schema import definitions
+
+
+def deploy(tx: Tx, definition: OpDefinition) -> tuple[OpDefinition, bool]:
+    """Store a definition, which becomes the latest; return it and whether its version is new."""
+    same = (definitions.c.id == definition.id, definitions.c.version == definition.version)
+    before = tx.conn.execute(select(definitions).where(*same)).one_or_none()
+    tx.conn.execute(delete(definitions).where(*same))
+    tx.conn.execute(
+        insert(definitions).values(
+            id=definition.id,
+            version=definition.version,
+            body=definition.to_dict(),
+            created_at=tx.now if before is None else before.created_at,
+            updated_at=tx.now,
+        )
+    )
+    return find_definition(tx.conn, definition.id, definition.version), before is None
+
+
+def find_definition(conn: Connection, name: str, version: str | None = None) -> OpDefinition:
+    """Return a version of a definition, the one deployed last if none is named.
+
+    Raises:
+        NotFound: If there is no such definition or version.
+    """
+    query = select(definitions).where(definitions.c.id == name)
+    if version is not None:
+        query = query.where(definitions.c.version == version)
+    row = conn.execute(query.order_by(definitions.c.seq.desc()).limit(1)).one_or_none()
+    if row is None:
+        raise NotFound.of("definition", name if version is None else f"{name}, version {version}")
+    return _to_definition(row)
+
+
+def list_definitions(conn: Connection) -> list[OpDefinition]:
+    """Return all versions of all definitions, by name and then as they were deployed."""
+    query = select(definitions).order_by(definitions.c.id, definitions.c.seq)
+    return [_to_definition(row) for row in conn.execute(query)]
+
+
+def run_of(definition: OpDefinition, inputs: Json, priority: int) -> OpRun:
+    """Return the run to create: what it inherits, with its inputs checked and completed.
+
+    Raises:
+        BadRequest: With one sentence for every wrong input.
+    """
+    try:
+        complete = definition.validate_inputs(inputs)
+    except InputValidationError as error:
+        raise BadRequest(str(error)) from error
+    return OpRun(
+        id="",
+        priority=priority,
+        image=definition.image,
+        command=definition.command,
+        inputs=complete,
+        env_vars=definition.env_vars,
+        constraints=definition.constraints,
+        tags=definition.tags,
+        timeout_s=definition.timeout_s,
+        retry_policy=definition.retry_policy,
+        event_delivery=definition.event_delivery,
+        op_definition=definition.id,
+    )
+
+
+def _to_definition(row: Row[Any]) -> OpDefinition:
+    definition = OpDefinition.from_dict(row.body)
+    definition.created_at = at(row.created_at)
+    definition.updated_at = at(row.updated_at)
+    return definition

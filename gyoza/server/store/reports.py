@@ -1,0 +1,220 @@
+"""What workers (and scripts by hand) tell about a run: events, releases, changes by a person."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Row, select, update
+
+from gyoza.models import EventType, OpRunState
+from gyoza.server.errors import BadRequest, Conflict
+from gyoza.server.store import transitions
+from gyoza.server.store.database import Tx
+from gyoza.server.store.runs import Json, RunRow, find_row
+from gyoza.server.store.schema import attempts, events, runs
+
+_ENDINGS = {
+    EventType.COMPLETED: OpRunState.COMPLETED,
+    EventType.FAILED: OpRunState.FAILED,
+    EventType.CANCELLED: OpRunState.CANCELLED,
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One event as it comes in.
+
+    Attributes:
+        worker_id: Who reports; None for a script by hand, which may report on any run.
+        attempt: The attempt it is about; None for the current one.
+        seq: Counts up within the attempt; a repeat is recognised by it.
+        summary: Known fields of an `ExecutionSummary`, with an event that ends the attempt.
+    """
+
+    type: EventType
+    msg: str | int
+    payload: Json = field(default_factory=dict[str, Any])
+    worker_id: str | None = None
+    attempt: int | None = None
+    seq: int | None = None
+    summary: Json = field(default_factory=dict[str, Any])
+
+
+def add_event(tx: Tx, run_id: str, report: Report) -> None:
+    """Take an event and move the run with it; a repeat changes nothing.
+
+    Raises:
+        NotFound: If there is no such run.
+        Conflict: If the run has ended, or is not held by this worker and attempt.
+    """
+    run = find_row(tx.conn, run_id)
+    number = run.current_attempt if report.attempt is None else report.attempt
+    attempt = _find_attempt(tx, run_id, number)
+    if report.worker_id is not None and (attempt is None or attempt.worker_id != report.worker_id):
+        raise Conflict(f"Attempt {number} of run {run_id} is not held by {report.worker_id}.")
+    if _is_repeat(tx, run, attempt, report):
+        return
+    _check_current(run, number, report.worker_id)
+    if report.seq is not None and attempt is not None:
+        _change_attempt(tx, run, last_seq=report.seq)
+    _apply(tx, run, report)
+
+
+def release(tx: Tx, run_id: str, worker_id: str, number: int, reason: str) -> None:
+    """Give a run back to the queue; again for a released attempt changes nothing.
+
+    Raises:
+        NotFound: If there is no such run.
+        Conflict: If the run has ended, or is not held by this worker and attempt.
+    """
+    run = find_row(tx.conn, run_id)
+    attempt = _find_attempt(tx, run_id, number)
+    if attempt is None or attempt.worker_id != worker_id:
+        raise Conflict(f"Attempt {number} of run {run_id} is not held by {worker_id}.")
+    given_back = run.state == OpRunState.PENDING or number < run.current_attempt
+    if given_back and attempt.state == OpRunState.CANCELLED:
+        return
+    _check_current(run, number, worker_id)
+    transitions.requeue(tx, run, reason, f"given back by worker {worker_id}: {reason}")
+
+
+def cancel(tx: Tx, run_id: str) -> None:
+    """Cancel a run; again changes nothing.
+
+    Raises:
+        NotFound: If there is no such run.
+        Conflict: If it has completed or failed.
+    """
+    run = find_row(tx.conn, run_id)
+    if run.state != OpRunState.CANCELLED:
+        transitions.cancel(tx, run, "cancelled on request", {}, {})
+
+
+def retry(tx: Tx, run_id: str) -> None:
+    """Queue a failed or cancelled run once more.
+
+    Raises:
+        NotFound: If there is no such run.
+        Conflict: If it is in another state.
+    """
+    run = find_row(tx.conn, run_id)
+    if run.state not in (OpRunState.FAILED, OpRunState.CANCELLED):
+        raise Conflict(
+            f"Run {run_id} is {run.state}; only a FAILED or CANCELLED run can be retried."
+        )
+    transitions.retry(tx, run)
+
+
+def change_run(
+    tx: Tx, run_id: str, state: OpRunState | None, outputs: Json | None, priority: int | None
+) -> None:
+    """Change some fields of a run by hand.
+
+    Raises:
+        NotFound: If there is no such run.
+        BadRequest: If the state machine has no such transition, or the outputs cannot be set.
+    """
+    run = find_row(tx.conn, run_id)
+    if priority is not None:
+        tx.conn.execute(
+            update(runs).where(runs.c.id == run_id).values(priority=priority, updated_at=tx.now)
+        )
+    if state == run.state:
+        state = None
+    if state is not None:
+        _move(tx, run, state, outputs or {})
+    if outputs is None or state is OpRunState.COMPLETED:
+        return
+    if state is not None or run.state != OpRunState.RUNNING:
+        raise BadRequest(
+            "Outputs can be set while a run is RUNNING, or together with state COMPLETED."
+        )
+    transitions.set_outputs(tx, run, outputs)
+    tx.conn.execute(update(runs).where(runs.c.id == run_id).values(updated_at=tx.now))
+
+
+def _move(tx: Tx, run: RunRow, state: OpRunState, outputs: Json) -> None:
+    now = OpRunState(run.state)
+    if state is OpRunState.ASSIGNED or not now.can_become(state):
+        raise BadRequest(f"Run {run.id} is {now} and cannot be made {state}.")
+    if state is OpRunState.RUNNING:
+        transitions.start(tx, run, "started by hand", {})
+    elif state is OpRunState.COMPLETED:
+        transitions.complete(tx, run, "completed by hand", outputs, {})
+    elif state is OpRunState.FAILED:
+        transitions.fail(tx, run, "failed by hand", {}, {}, retry=False)
+    elif state is OpRunState.CANCELLED:
+        transitions.cancel(tx, run, "cancelled on request", {}, {})
+    elif now.held:
+        transitions.requeue(tx, run, "REQUESTED", "taken from its worker on request")
+    else:
+        transitions.retry(tx, run)
+
+
+def _find_attempt(tx: Tx, run_id: str, number: int) -> Row[Any] | None:
+    return tx.conn.execute(
+        select(attempts).where(attempts.c.run_id == run_id, attempts.c.attempt == number)
+    ).one_or_none()
+
+
+def _is_repeat(tx: Tx, run: RunRow, attempt: Row[Any] | None, report: Report) -> bool:
+    """Return whether the attempt has this event already; the same end told differently is not."""
+    if report.worker_id is None and report.type == run.state == OpRunState.CANCELLED:
+        return True
+    if attempt is None:
+        return False
+    current = attempt.attempt == run.current_attempt
+    if current and report.seq is not None and report.seq <= attempt.last_seq:
+        return True
+    if report.type is EventType.STARTED:
+        return current and run.state == attempt.state == OpRunState.RUNNING
+    ending = _ENDINGS.get(report.type)
+    if ending is None or attempt.state != ending:
+        return False
+    if ending is OpRunState.CANCELLED:
+        return report.worker_id is not None  # else: cancels a run that waits for another attempt
+    told = tx.conn.scalar(
+        select(events.c.payload).where(
+            events.c.run_id == run.id,
+            events.c.attempt == attempt.attempt,
+            events.c.type == report.type,
+        )
+    )
+    return told == report.payload
+
+
+def _check_current(run: RunRow, number: int, worker_id: str | None) -> None:
+    if number != run.current_attempt:
+        raise Conflict(f"Run {run.id} is at attempt {run.current_attempt}, not {number}.")
+    state = OpRunState(run.state)
+    if state.terminal:
+        raise Conflict(f"Run {run.id} is already {state}.")
+    if worker_id is not None and not state.held:
+        raise Conflict(f"Run {run.id} is {state}: worker {worker_id} does not hold it any more.")
+
+
+def _change_attempt(tx: Tx, run: RunRow, **columns: Any) -> None:
+    tx.conn.execute(
+        update(attempts)
+        .where(attempts.c.run_id == run.id, attempts.c.attempt == run.current_attempt)
+        .values(**columns)
+    )
+
+
+def _apply(tx: Tx, run: RunRow, report: Report) -> None:
+    msg, payload = report.msg, report.payload
+    match report.type:
+        case EventType.STARTED:
+            if run.state == OpRunState.PENDING:  # by hand: held by no worker, without a lease
+                run = transitions.assign(tx, run, None, None)
+            transitions.start(tx, run, msg, payload)
+        case EventType.COMPLETED:
+            transitions.complete(tx, run, msg, payload, report.summary)
+        case EventType.FAILED:
+            transitions.fail(tx, run, msg, payload, report.summary)
+        case EventType.CANCELLED:
+            transitions.cancel(tx, run, msg, payload, report.summary)
+        case EventType.PROGRESS:
+            _change_attempt(tx, run, progress=msg)
+            transitions.record(tx, run, report.type, msg, payload, progress=msg)
+        case _:
+            transitions.record(tx, run, report.type, msg, payload)

@@ -1,0 +1,233 @@
+"""Runs: creating, finding and listing them."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import Connection, Row, Select, insert, select
+
+from gyoza.models import (
+    Constraints,
+    EventDelivery,
+    EventEntry,
+    ExecutionSummary,
+    OpAttempt,
+    OpRun,
+    OpRunState,
+    RetryPolicy,
+)
+from gyoza.server.errors import BadRequest, NotFound
+from gyoza.server.store.database import Tx
+from gyoza.server.store.schema import attempts, events, run_data, runs
+from gyoza.server.wakeups import CLAIMS
+
+Json = dict[str, Any]
+RunRow = Row[Any]
+"""A row of `runs`: small, without inputs, outputs and events."""
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """Which runs a list shows; None shows all."""
+
+    state: OpRunState | None = None
+    op_definition: str | None = None
+    image: str | None = None
+    topic: str | None = None
+
+
+def at(seconds: float | None) -> datetime | None:
+    """Return a stored time as a datetime in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def create_run(tx: Tx, asked: OpRun, idempotency_key: str | None = None) -> str:
+    """Store a new run and return its id; a known idempotency key returns the run it made."""
+    if idempotency_key is not None:
+        made = select(runs.c.id).where(runs.c.idempotency_key == idempotency_key)
+        if (known := tx.conn.scalar(made)) is not None:
+            return known
+    run_id = uuid.uuid4().hex
+    spec = asked.to_dict()
+    tx.conn.execute(
+        insert(runs).values(
+            id=run_id,
+            idempotency_key=idempotency_key,
+            state=OpRunState.PENDING,
+            priority=asked.priority,
+            image=asked.image,
+            op_definition=asked.op_definition,
+            topic=asked.event_delivery.topic,
+            constraints=spec["constraints"],
+            tags=asked.tags,
+            max_attempts=asked.retry_policy.max_attempts,
+            backoff_s=asked.retry_policy.backoff_s,
+            summary={},
+            created_at=tx.now,
+            updated_at=tx.now,
+        )
+    )
+    kept = ("command", "inputs", "env_vars", "timeout_s", "retry_policy", "event_delivery")
+    tx.conn.execute(
+        insert(run_data).values(run_id=run_id, spec={name: spec[name] for name in kept}, outputs={})
+    )
+    tx.wake.add(CLAIMS)
+    return run_id
+
+
+def find_row(conn: Connection, run_id: str) -> RunRow:
+    """Return the row of a run.
+
+    Raises:
+        NotFound: If there is no such run.
+    """
+    row = conn.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise NotFound.of("run", run_id)
+    return row
+
+
+def load_run(conn: Connection, run_id: str, first_event: int = 0) -> OpRun:
+    """Return a run with its events from number `first_event` on.
+
+    Raises:
+        NotFound: If there is no such run.
+    """
+    run = _with_data(conn, [find_row(conn, run_id)])[0]
+    run.events = [entry for _, entry in _events(conn, run_id, first_event)]
+    return run
+
+
+def list_runs(
+    conn: Connection,
+    which: RunFilter,
+    limit: int,
+    starting_after: str | None = None,
+    ending_before: str | None = None,
+) -> tuple[list[OpRun], bool]:
+    """Return runs without their events, newest first, and whether there are more in that direction.
+
+    Args:
+        conn: Where to read.
+        which: Which runs to show.
+        limit: How many, at most.
+        starting_after: Id of a run; show those created before it.
+        ending_before: Id of a run; show those created after it, the nearest to it.
+
+    Raises:
+        BadRequest: If a cursor is not the id of a run.
+    """
+    query = _filtered(which)
+    if starting_after is not None:
+        query = query.where(runs.c.seq < _seq(conn, starting_after))
+    if ending_before is not None:
+        query = query.where(runs.c.seq > _seq(conn, ending_before)).order_by(runs.c.seq)
+    else:
+        query = query.order_by(runs.c.seq.desc())
+    rows = conn.execute(query.limit(limit + 1)).all()
+    page = list(rows[:limit])
+    if ending_before is not None:
+        page.reverse()
+    return _with_data(conn, page), len(rows) > limit
+
+
+def load_attempts(conn: Connection, run_id: str) -> list[OpAttempt]:
+    """Return the attempts of a run with their events, oldest first.
+
+    Raises:
+        NotFound: If there is no such run.
+    """
+    run = _with_data(conn, [find_row(conn, run_id)])[0]
+    entries = _events(conn, run_id)
+    rows = conn.execute(
+        select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.attempt)
+    ).all()
+    return [
+        OpAttempt(
+            id=f"{run_id}-{row.attempt}",
+            op_run_id=run_id,
+            attempt=row.attempt,
+            state=OpRunState(row.state),
+            progress=row.progress,
+            events=[entry for attempt, entry in entries if attempt == row.attempt],
+            inputs=run.inputs,
+            # Only the last attempt can have completed.
+            outputs=run.outputs if row.attempt == run.current_attempt else {},
+            execution_summary=ExecutionSummary.from_dict(row.summary),
+            constraints=run.constraints,
+            started_at=at(row.started_at),
+            finished_at=at(row.finished_at),
+        )
+        for row in rows
+    ]
+
+
+def _filtered(which: RunFilter) -> Select[Any]:
+    query = select(runs)
+    for column, wanted in (
+        (runs.c.state, which.state),
+        (runs.c.op_definition, which.op_definition),
+        (runs.c.image, which.image),
+        (runs.c.topic, which.topic),
+    ):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    return query
+
+
+def _seq(conn: Connection, run_id: str) -> int:
+    seq = conn.scalar(select(runs.c.seq).where(runs.c.id == run_id))
+    if seq is None:
+        raise BadRequest(f"{run_id[:80]!r} is not the id of a run, so no page can start there.")
+    return seq
+
+
+def _events(conn: Connection, run_id: str, first: int = 0) -> list[tuple[int, EventEntry]]:
+    query = select(events).where(events.c.run_id == run_id, events.c.id >= first)
+    rows = conn.execute(query.order_by(events.c.id))
+    return [(row.attempt, to_entry(row)) for row in rows]
+
+
+def to_entry(row: Row[Any]) -> EventEntry:
+    """Return a row of `events` as the model."""
+    return EventEntry(
+        t=datetime.fromtimestamp(row.time, UTC),
+        type=row.type,
+        msg=row.msg,
+        payload=row.payload,
+        id=row.id,
+        state=OpRunState(row.state),
+    )
+
+
+def _with_data(conn: Connection, rows: Sequence[RunRow]) -> list[OpRun]:
+    query = select(run_data).where(run_data.c.run_id.in_([row.id for row in rows]))
+    data = {row.run_id: row for row in conn.execute(query)}
+    return [_to_run(row, data[row.id].spec, data[row.id].outputs) for row in rows]
+
+
+def _to_run(row: RunRow, spec: Json, outputs: Json) -> OpRun:
+    return OpRun(
+        id=row.id,
+        state=OpRunState(row.state),
+        progress=row.progress,
+        current_attempt=row.current_attempt,
+        priority=row.priority,
+        image=row.image,
+        command=spec["command"],
+        inputs=spec["inputs"],
+        outputs=outputs,
+        env_vars=spec["env_vars"],
+        constraints=Constraints.from_dict(row.constraints),
+        tags=cast("list[str]", row.tags),
+        timeout_s=spec["timeout_s"],
+        retry_policy=RetryPolicy.from_dict(spec["retry_policy"]),
+        event_delivery=EventDelivery.from_dict(spec["event_delivery"]),
+        op_definition=row.op_definition,
+        worker_id=row.worker_id,
+        execution_summary=ExecutionSummary.from_dict(row.summary),
+        created_at=at(row.created_at),
+        updated_at=at(row.updated_at),
+    )

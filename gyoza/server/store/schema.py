@@ -1,0 +1,158 @@
+"""The tables; one SQLite file holds everything.
+
+`runs` holds what changes and what is searched; `run_data` what is large and written once or twice,
+so that a progress event does not rewrite megabytes of inputs. Times are seconds since 1970, UTC.
+"""
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+
+SCHEMA_VERSION = 1
+metadata = MetaData()
+
+definitions = Table(
+    "definitions",
+    metadata,
+    Column("seq", Integer, primary_key=True),  # the latest deployed has the highest
+    Column("id", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Index("definitions_by_id", "id", "version", unique=True),
+    sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("seq", Integer, primary_key=True),  # order of creation
+    Column("id", Text, nullable=False, unique=True),
+    Column("idempotency_key", Text, unique=True),
+    Column("state", Text, nullable=False),
+    Column("progress", Integer, nullable=False, default=0),
+    Column("priority", Integer, nullable=False),
+    Column("image", Text, nullable=False),
+    Column("op_definition", Text),
+    Column("topic", Text, nullable=False),
+    Column("constraints", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("backoff_s", Float, nullable=False),
+    Column("current_attempt", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),  # attempts that ended FAILED
+    Column("losses", Integer, nullable=False, default=0),  # attempts lost with their worker
+    Column("worker_id", Text),  # who holds it, or held it last
+    Column("assigned_at", Float),
+    Column("lease_until", Float),  # only while a worker holds it
+    Column("not_before", Float),  # only while it waits for its back-off
+    Column("event_count", Integer, nullable=False, default=0),
+    Column("summary", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("runs_waiting", runs.c.state, runs.c.priority.desc(), runs.c.seq)
+Index("runs_by_state", runs.c.state, runs.c.seq)
+Index("runs_by_worker", runs.c.worker_id, runs.c.state)
+Index("runs_by_topic", runs.c.topic, runs.c.seq)
+Index("runs_by_image", runs.c.image, runs.c.seq)
+Index("runs_by_definition", runs.c.op_definition, runs.c.seq)
+Index("runs_leased", runs.c.lease_until, sqlite_where=text("lease_until IS NOT NULL"))
+Index("runs_backing_off", runs.c.not_before, sqlite_where=text("not_before IS NOT NULL"))
+
+run_data = Table(
+    "run_data",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id"), primary_key=True),
+    Column("spec", JSON, nullable=False),  # as asked for: inputs, command, env_vars, ...
+    Column("outputs", JSON, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker_id", Text),  # NULL: run by hand
+    Column("state", Text, nullable=False),
+    Column("progress", Integer, nullable=False, default=0),
+    Column("last_seq", Integer, nullable=False, default=-1),  # of the worker's events
+    Column("log_bytes", Integer, nullable=False, default=0),
+    Column("summary", JSON, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    PrimaryKeyConstraint("run_id", "attempt"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id"), nullable=False),
+    Column("id", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("msg", JSON, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    PrimaryKeyConstraint("run_id", "id"),
+)
+
+feed = Table(
+    "feed",
+    metadata,
+    Column("cursor", Integer, primary_key=True),  # one writer: the order of commits
+    Column("topic", Text, nullable=False),
+    Column("run_id", Text, ForeignKey("runs.id"), nullable=False),
+    Column("event_id", Integer, nullable=False),
+    Column("attributes", JSON, nullable=False),
+    Index("feed_by_topic", "topic", "cursor"),
+    sqlite_autoincrement=True,
+)
+
+log_chunks = Table(
+    "log_chunks",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("offset", Integer, nullable=False),  # in bytes of UTF-8
+    Column("end", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("run_id", "attempt", "offset"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("heartbeat", JSON, nullable=False),  # the last one, whole
+    Column("drain", Integer, nullable=False, default=0),  # asked for by a person
+    Column("first_seen", Float, nullable=False),
+    Column("last_seen", Float, nullable=False),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("worker_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("time", Float, nullable=False),
+    Index("changes_by_worker", "worker_id", "seq"),
+    Index("changes_by_age", "time"),
+    sqlite_autoincrement=True,
+)

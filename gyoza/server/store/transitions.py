@@ -1,0 +1,235 @@
+"""Every change of a run's state: each is one event, told to whoever watches."""
+
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from gyoza.models import EventType, FailureReason, OpRunState, RetryPolicy
+from gyoza.server.errors import Conflict
+from gyoza.server.store.database import Tx
+from gyoza.server.store.runs import Json, RunRow
+from gyoza.server.store.schema import attempts, changes, events, feed, run_data, runs
+from gyoza.server.wakeups import CLAIMS, DUE, feed_key, run_key, worker_key
+
+MAX_LOSSES = 5
+
+_S = OpRunState
+_UNHELD: Json = {"lease_until": None, "assigned_at": None}
+
+
+def record(
+    tx: Tx,
+    run: RunRow,
+    event_type: EventType,
+    msg: str | int,
+    payload: Json | None = None,
+    **columns: Any,
+) -> RunRow:
+    """Append an event, change columns of the run with it, and return the new row."""
+    state = _S(columns.get("state", run.state))
+    tx.conn.execute(
+        insert(events).values(
+            run_id=run.id,
+            id=run.event_count,
+            attempt=columns.get("current_attempt", run.current_attempt),
+            type=event_type,
+            time=tx.now,
+            msg=msg,
+            payload=payload or {},
+            state=state,
+        )
+    )
+    tx.wake.add(run_key(run.id))
+    _publish(tx, run)
+    if state != run.state:
+        _tell_holder(tx, run, state)
+    tx.conn.execute(
+        update(runs)
+        .where(runs.c.id == run.id)
+        .values(event_count=run.event_count + 1, updated_at=tx.now, **columns)
+    )
+    return tx.conn.execute(select(runs).where(runs.c.id == run.id)).one()
+
+
+def assign(tx: Tx, run: RunRow, worker_id: str | None, lease_until: float | None) -> RunRow:
+    """Begin the next attempt; `worker_id` None is a run by hand, without a lease."""
+    attempt = run.current_attempt + 1
+    tx.conn.execute(
+        insert(attempts).values(
+            run_id=run.id, attempt=attempt, worker_id=worker_id, state=_S.ASSIGNED, summary={}
+        )
+    )
+    tx.wake.add(DUE)
+    return record(
+        tx,
+        run,
+        EventType.ASSIGNED,
+        f"assigned to worker {worker_id}" if worker_id else "taken by hand",
+        state=_S.ASSIGNED,
+        current_attempt=attempt,
+        worker_id=worker_id,
+        progress=0,
+        summary={},
+        assigned_at=tx.now,
+        lease_until=lease_until,
+        not_before=None,
+    )
+
+
+def start(tx: Tx, run: RunRow, msg: str | int, payload: Json) -> RunRow:
+    """Go from ASSIGNED to RUNNING."""
+    _allow(run, _S.RUNNING)
+    _change_attempt(tx, run, state=_S.RUNNING, started_at=tx.now)
+    return record(tx, run, EventType.STARTED, msg, payload, state=_S.RUNNING)
+
+
+def complete(tx: Tx, run: RunRow, msg: str | int, outputs: Json, summary: Json) -> RunRow:
+    """Go from RUNNING to COMPLETED, with the outputs."""
+    _allow(run, _S.COMPLETED)
+    set_outputs(tx, run, outputs)
+    ended = _end_attempt(tx, run, _S.COMPLETED, {"exit_code": 0, **summary}, progress=100)
+    return record(tx, run, EventType.COMPLETED, msg, outputs, progress=100, **ended)
+
+
+def fail(
+    tx: Tx, run: RunRow, msg: str | int, payload: Json, summary: Json, *, retry: bool = True
+) -> RunRow:
+    """Go to FAILED, and on to PENDING if the retry policy has attempts left."""
+    _allow(run, _S.FAILED)
+    failures: int = run.failures + 1
+    ended = _end_attempt(tx, run, _S.FAILED, _failure(msg, payload) | summary)
+    run = record(tx, run, EventType.FAILED, msg, payload, failures=failures, **ended)
+    if not retry or failures >= run.max_attempts:
+        return run
+    delay = RetryPolicy(run.max_attempts, run.backoff_s).delay_s(failures)
+    tx.wake.add(DUE)
+    return record(
+        tx,
+        run,
+        EventType.RETRIED,
+        f"attempt {run.current_attempt} failed; trying again in {delay:g} s",
+        {"reason": "RETRY_POLICY", "delay_s": delay},
+        state=_S.PENDING,
+        progress=0,
+        not_before=tx.now + delay if delay else None,
+    )
+
+
+def cancel(tx: Tx, run: RunRow, msg: str | int, payload: Json, summary: Json) -> RunRow:
+    """Go to CANCELLED from wherever the run waits or runs."""
+    _allow(run, _S.CANCELLED)
+    columns: Json = {"state": _S.CANCELLED, "not_before": None}
+    if _S(run.state).held:
+        columns |= _end_attempt(tx, run, _S.CANCELLED, summary)
+    return record(tx, run, EventType.CANCELLED, msg, payload, **columns)
+
+
+def requeue(tx: Tx, run: RunRow, reason: str, msg: str) -> RunRow:
+    """Take the run from its worker: back to PENDING, without using up the retry policy."""
+    _allow(run, _S.PENDING)
+    lost = reason == FailureReason.WORKER_LOST
+    summary: Json = {"error_message": msg} | ({"reason": reason} if lost else {})
+    ended = _end_attempt(tx, run, _S.FAILED if lost else _S.CANCELLED, summary)
+    columns = ended | {"state": _S.PENDING, "progress": 0, "losses": run.losses + lost}
+    return record(tx, run, EventType.RETRIED, msg, {"reason": reason}, **columns)
+
+
+def evict(tx: Tx, run: RunRow) -> RunRow:
+    """Take the run from a worker that is gone; the fifth loss fails it."""
+    msg = f"worker {run.worker_id} was not heard of for too long"
+    if run.losses + 1 < MAX_LOSSES:
+        return requeue(tx, run, FailureReason.WORKER_LOST, msg)
+    tell = f"{MAX_LOSSES} workers were lost while they had this run; it may be what kills them"
+    reason = FailureReason.WORKER_LOST
+    payload: Json = {"reason": reason.value, "error_message": tell}
+    ended = _end_attempt(tx, run, _S.FAILED, payload)
+    return record(tx, run, EventType.FAILED, tell, payload, losses=run.losses + 1, **ended)
+
+
+def retry(tx: Tx, run: RunRow) -> RunRow:
+    """Go from FAILED or CANCELLED to PENDING because somebody asks for it; counts start anew."""
+    _allow(run, _S.PENDING)
+    set_outputs(tx, run, {})
+    tx.wake.add(CLAIMS)
+    return record(
+        tx,
+        run,
+        EventType.RETRIED,
+        "retried on request",
+        {"reason": "REQUESTED"},
+        state=_S.PENDING,
+        progress=0,
+        failures=0,
+        losses=0,
+        not_before=None,
+    )
+
+
+def set_outputs(tx: Tx, run: RunRow, outputs: Json) -> None:
+    """Replace the outputs of a run."""
+    tx.conn.execute(update(run_data).where(run_data.c.run_id == run.id).values(outputs=outputs))
+
+
+def _allow(run: RunRow, state: OpRunState) -> None:
+    if not _S(run.state).can_become(state):
+        raise Conflict(f"Run {run.id} is {run.state} and cannot become {state}.")
+
+
+def _publish(tx: Tx, run: RunRow) -> None:
+    if run.topic:
+        spec = tx.conn.execute(
+            select(run_data.c.spec["event_delivery"]).where(run_data.c.run_id == run.id)
+        ).scalar_one()
+        tx.conn.execute(
+            insert(feed).values(
+                topic=run.topic,
+                run_id=run.id,
+                event_id=run.event_count,
+                attributes=spec["attributes"],
+            )
+        )
+        tx.wake.add(feed_key(run.topic))
+
+
+def _tell_holder(tx: Tx, run: RunRow, state: OpRunState) -> None:
+    """Put news about a held run where its worker hears of it, unless it is the worker's own."""
+    if run.worker_id is None or not _S(run.state).held or tx.actor == run.worker_id:
+        return
+    tx.conn.execute(
+        insert(changes).values(worker_id=run.worker_id, run_id=run.id, state=state, time=tx.now)
+    )
+    tx.wake.add(worker_key(run.worker_id))
+
+
+def _change_attempt(tx: Tx, run: RunRow, **columns: Any) -> None:
+    tx.conn.execute(
+        update(attempts)
+        .where(attempts.c.run_id == run.id, attempts.c.attempt == run.current_attempt)
+        .values(**columns)
+    )
+
+
+def _end_attempt(tx: Tx, run: RunRow, state: OpRunState, summary: Json, **columns: Any) -> Json:
+    """End the current attempt and return the columns of the run that change with it."""
+    started: float | None = tx.conn.scalar(
+        select(attempts.c.started_at).where(
+            attempts.c.run_id == run.id, attempts.c.attempt == run.current_attempt
+        )
+    )
+    measured = {} if started is None else {"duration_ms": max(0, round((tx.now - started) * 1000))}
+    summary = measured | summary | {"worker_id": run.worker_id}
+    _change_attempt(tx, run, state=state, finished_at=tx.now, summary=summary, **columns)
+    tx.wake.add(CLAIMS)
+    return {"state": state, "summary": summary} | _UNHELD
+
+
+def _failure(msg: str | int, payload: Json) -> Json:
+    """Read why an attempt failed out of the payload of FAILED, whatever it holds."""
+    reason, sentence, code = (payload.get(n) for n in ("reason", "error_message", "exit_code"))
+    summary: Json = {
+        "reason": reason if reason in list(FailureReason) else FailureReason.INTERNAL.value,
+        "error_message": sentence if isinstance(sentence, str) and sentence else str(msg),
+    }
+    if isinstance(code, int) and not isinstance(code, bool):
+        summary["exit_code"] = code
+    return summary

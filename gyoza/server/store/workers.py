@@ -1,0 +1,154 @@
+"""Workers: what their heartbeats say, the leases these renew, and news about their runs."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy.dialects import sqlite
+
+from gyoza.models import OpRunState
+from gyoza.models.record import format_time
+from gyoza.server.errors import NotFound
+from gyoza.server.store import transitions
+from gyoza.server.store.database import Tx
+from gyoza.server.store.runs import Json, at
+from gyoza.server.store.schema import changes, runs, workers
+from gyoza.server.wakeups import worker_key
+
+HELD = (OpRunState.ASSIGNED, OpRunState.RUNNING)
+KEEP_CHANGES_S = 24 * 3600.0
+
+
+def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
+    """Take a heartbeat: register the worker, renew its leases, answer with its runs' states.
+
+    Args:
+        tx: The transaction.
+        heartbeat: What the worker sent, checked.
+        lease_s: How long the leases of the runs it lists last from now, in seconds.
+        claiming: Whether a claim of this worker is being answered; then a run that it does not
+            list may be on its way to it.
+    """
+    worker_id: str = heartbeat["worker_id"]
+    known = sqlite.insert(workers).values(
+        id=worker_id, heartbeat=heartbeat, first_seen=tx.now, last_seen=tx.now
+    )
+    tx.conn.execute(
+        known.on_conflict_do_update(
+            index_elements=["id"], set_={"heartbeat": heartbeat, "last_seen": tx.now}
+        )
+    )
+    listed: list[str] = [op["id"] for op in heartbeat["running_ops"]]
+    tx.conn.execute(
+        update(runs)
+        .where(runs.c.worker_id == worker_id, runs.c.state.in_(HELD), runs.c.id.in_(listed))
+        .values(lease_until=tx.now + lease_s)
+    )
+    if heartbeat["draining"]:
+        tx.wake.add(worker_key(worker_id))
+        if not claiming:
+            _take_back_unlisted(tx, worker_id, listed)
+    return {
+        "lease_s": lease_s,
+        "states": _states(tx.conn, worker_id, listed),
+        "drain": bool(find_worker(tx.conn, worker_id).drain),
+    }
+
+
+def _take_back_unlisted(tx: Tx, worker_id: str, listed: list[str]) -> None:
+    query = select(runs).where(
+        runs.c.worker_id == worker_id,
+        runs.c.state == OpRunState.ASSIGNED,
+        runs.c.id.not_in(listed),
+    )
+    for run in tx.conn.execute(query).all():
+        transitions.requeue(tx, run, "DRAINING", f"worker {worker_id} drains and never had it")
+
+
+def _states(conn: Connection, worker_id: str, listed: list[str]) -> dict[str, str]:
+    """Return the state of each listed run; PENDING for one this worker does not hold any more."""
+    mine = select(runs.c.id, runs.c.state).where(
+        runs.c.id.in_(listed), runs.c.worker_id == worker_id
+    )
+    known = {row.id: row.state for row in conn.execute(mine)}
+    return {run_id: known.get(run_id, OpRunState.PENDING.value) for run_id in listed}
+
+
+def find_worker(conn: Connection, worker_id: str) -> Row[Any]:
+    """Return the row of a worker.
+
+    Raises:
+        NotFound: If no heartbeat of it ever came.
+    """
+    row = conn.execute(select(workers).where(workers.c.id == worker_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no worker {worker_id[:80]!r}; it must send a heartbeat first.")
+    return row
+
+
+def set_drain(tx: Tx, worker_id: str, *, drain: bool) -> None:
+    """Give a worker no more runs, or runs again.
+
+    Raises:
+        NotFound: If there is no such worker.
+    """
+    find_worker(tx.conn, worker_id)
+    tx.conn.execute(update(workers).where(workers.c.id == worker_id).values(drain=int(drain)))
+    tx.wake.add(worker_key(worker_id))
+
+
+def is_draining(worker: Row[Any]) -> bool:
+    """Return whether a worker is to get nothing new, by a person's wish or its own."""
+    return bool(worker.drain) or bool(worker.heartbeat["draining"])
+
+
+def show_workers(conn: Connection, heard_since: float) -> list[Json]:
+    """Return all workers for the API; those not heard of since `heard_since` are lost."""
+    rows = conn.execute(select(workers).order_by(workers.c.id)).all()
+    return [_show(row, heard_since) for row in rows]
+
+
+def show_worker(conn: Connection, worker_id: str, heard_since: float) -> Json:
+    """Return one worker for the API.
+
+    Raises:
+        NotFound: If there is no such worker.
+    """
+    return _show(find_worker(conn, worker_id), heard_since)
+
+
+def _show(row: Row[Any], heard_since: float) -> Json:
+    beaten = {name: value for name, value in row.heartbeat.items() if name != "worker_id"}
+    state = "draining" if is_draining(row) else "online"
+    return {
+        "id": row.id,
+        "state": "lost" if row.last_seen < heard_since else state,
+        "drain": bool(row.drain),
+        **beaten,
+        "first_seen": _told(row.first_seen),
+        "last_seen": _told(row.last_seen),
+    }
+
+
+def _told(seconds: float) -> str | None:
+    moment = at(seconds)
+    return moment and format_time(moment)
+
+
+def last_change(conn: Connection) -> int:
+    """Return the cursor of now: changes after it are news."""
+    return conn.scalar(select(func.max(changes.c.seq))) or 0
+
+
+def changes_after(conn: Connection, worker_id: str, after: int) -> tuple[dict[str, str], int]:
+    """Return the newest state of each run that somebody else changed, and the next cursor."""
+    rows = conn.execute(
+        select(changes)
+        .where(changes.c.worker_id == worker_id, changes.c.seq > after)
+        .order_by(changes.c.seq)
+    ).all()
+    return {row.run_id: row.state for row in rows}, rows[-1].seq if rows else after
+
+
+def forget_old_changes(tx: Tx) -> None:
+    """Delete changes so old that no worker still waits for them."""
+    tx.conn.execute(delete(changes).where(changes.c.time < tx.now - KEEP_CHANGES_S))

@@ -1,0 +1,119 @@
+"""Heartbeats, what workers hear about their runs, and how they are shown."""
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from .api import Api, Json
+
+
+async def test_a_heartbeat_answers_with_the_states_of_the_listed_runs(api: Api) -> None:
+    mine, cancelled, given_back = [await api.running() for _ in range(3)]
+    await api.post(f"/runs/{cancelled}/cancel")
+    body = {"worker_id": "w1", "attempt": 1, "reason": "x"}
+    await api.post(f"/runs/{given_back}/release", body)
+    others = await api.submit(priority=9)
+    await api.beat("w2")
+    await api.claim("w2")
+    listed = (mine, cancelled, given_back, others, "unknown")
+    assert await api.beat(running=listed) == {
+        "lease_s": 60.0,
+        "states": {
+            mine: "RUNNING",
+            cancelled: "CANCELLED",
+            given_back: "PENDING",
+            others: "PENDING",
+            "unknown": "PENDING",
+        },
+        "drain": False,
+    }
+
+
+async def test_workers_are_shown_as_their_heartbeats_tell(api: Api) -> None:
+    resources = {"cpu_cores": 4, "ram_mb": 100, "gpus": [{"id": 0, "vram_mb": 9, "name": "H"}]}
+    run = await api.running()
+    await api.beat(
+        running=(run,),
+        resources=resources,
+        tags=["a"],
+        engine="unavailable",
+        max_concurrency=3,
+        version="1.2",
+        surprise="ignored",
+    )
+    worker = await api.get("/workers/w1")
+    assert worker["state"] == "online"
+    assert worker["resources"]["gpus"][0]["name"] == "H"
+    assert [op["id"] for op in worker["running_ops"]] == [run]
+    assert (worker["engine"], worker["max_concurrency"]) == ("unavailable", 3)
+    assert (worker["tags"], worker["version"], worker["drain"]) == (["a"], "1.2", False)
+    assert worker["last_seen"].endswith("Z")
+    assert "surprise" not in worker
+    await api.beat("w0")
+    assert [w["id"] for w in await api.get("/workers")] == ["w0", "w1"]
+    assert (await api.post("/workers/w1/drain"))["state"] == "draining"
+    assert (await api.post("/workers/w1/resume"))["state"] == "online"
+    await api.beat(draining=True)
+    assert (await api.get("/workers/w1"))["state"] == "draining"
+
+
+async def test_an_unknown_worker_is_404(api: Api) -> None:
+    for method, path in (("GET", ""), ("POST", "/drain"), ("POST", "/resume")):
+        await api.detail(method, f"/workers/nobody{path}", 404)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"worker_id": "../w"}, "worker_id"),
+        ({"worker_id": ""}, "worker_id"),
+        ({"running_ops": [{"id": "a/b"}]}, "running_ops"),
+        ({"resources": {"cpu_cores": -1}}, "cpu_cores"),
+        ({"resources": {"gpus": [{"id": 0, "vram_mb": 1}] * 2}}, "same id"),
+        ({"tags": "x"}, "tags"),
+    ],
+)
+async def test_a_malformed_heartbeat_is_422(api: Api, change: Json, word: str) -> None:
+    body: Json = {"worker_id": "w1", "resources": {}, "tags": [], "running_ops": [], **change}
+    assert word in await api.detail("POST", "/workers/heartbeat", 422, json=body)
+
+
+async def test_a_cancel_reaches_the_waiting_worker(api: Api) -> None:
+    run, other = await api.running(), await api.running()
+    start = await api.get("/workers/w1/changes")
+    assert start["states"] == {}
+    answers: list[Json] = []
+
+    async def wait() -> None:
+        answers.append(await api.get("/workers/w1/changes", after=start["cursor"], wait_s=60))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked(0.05)
+        await api.post(f"/runs/{run}/cancel")
+    assert answers[0]["states"] == {run: "CANCELLED"}
+    await api.ask("PATCH", f"/runs/{other}", json={"state": "PENDING"})
+    after: Any = await api.get("/workers/w1/changes", after=answers[0]["cursor"])
+    assert after["states"] == {other: "PENDING"}
+    both = await api.get("/workers/w1/changes", after=start["cursor"])
+    assert both["states"] == {run: "CANCELLED", other: "PENDING"}
+    none = await api.get("/workers/w1/changes", after=after["cursor"], wait_s=0.01)
+    assert none == {"states": {}, "cursor": after["cursor"]}
+
+
+async def test_a_worker_does_not_hear_of_what_it_did_itself(api: Api) -> None:
+    done, failed, released = [await api.running() for _ in range(3)]
+    await api.submit()
+    await api.event(done, "COMPLETED", worker_id="w1", attempt=1)
+    await api.event(failed, "FAILED", worker_id="w1", attempt=1)
+    body = {"worker_id": "w1", "attempt": 1, "reason": "x"}
+    await api.post(f"/runs/{released}/release", body)
+    assert (await api.get("/workers/w1/changes", after="0"))["states"] == {}
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1" * 30, "²"])
+async def test_what_is_no_cursor_is_400(api: Api, cursor: str) -> None:
+    for path in ("/workers/w1/changes?", "/events?topic=t&"):
+        assert "cursor" in await api.detail("GET", f"{path}after={cursor}", 400)
