@@ -2,6 +2,7 @@
 set positional-arguments
 
 python := ".venv/bin/python"
+parallel := "-n auto --maxprocesses 4 --dist worksteal"
 constraints := if path_exists(".ci/constraints.txt") == "true" { "-c .ci/constraints.txt" } else { "" }
 
 _default:
@@ -30,9 +31,9 @@ test *ARGS: setup
     #!/usr/bin/env bash
     set -euo pipefail
     if [[ " $* " == *" not docker "* || " $* " == *"=not docker "* ]]; then
-        exec .venv/bin/pytest "$@"
+        exec .venv/bin/pytest {{ parallel }} "$@"
     fi
-    exec .ci/with-engine .venv/bin/pytest "$@"
+    exec .ci/with-engine .venv/bin/pytest {{ parallel }} "$@"
 
 # Check style, types and hazards of async code
 lint: setup
@@ -43,7 +44,7 @@ lint: setup
 
 # Check everything: lint, then the tests with their branch coverage
 check: lint
-    .ci/with-engine .venv/bin/pytest --cov --cov-report=term-missing
+    .ci/with-engine .venv/bin/pytest {{ parallel }} --cov --cov-report=term-missing
     .venv/bin/coverage report --fail-under=100 \
         --include='gyoza/worker/runner/*,gyoza/worker/execution_pipeline/*'
 

@@ -12,7 +12,6 @@ Errors:
         BadRequest          400: wrong inputs, or a transition the state machine has not
         NotFound            404
         Conflict            409: the run has ended, or is not held by this worker and attempt
-        Invalid             422: a body or parameter of the wrong form
 """
 
 from typing import ClassVar
@@ -77,9 +76,3 @@ class Conflict(RequestError):
     """The run has ended, or is not held by this worker and attempt."""
 
     status = 409
-
-
-class Invalid(RequestError):
-    """A body or parameter of the wrong form."""
-
-    status = 422

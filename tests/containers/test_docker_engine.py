@@ -2,7 +2,8 @@
 
 import os
 import ssl
-from collections.abc import AsyncGenerator
+import tempfile
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -250,20 +251,27 @@ async def test_removals_that_meet_wait_for_the_one_under_way(docker_bench: Bench
                 await engine.wait(container_id)
 
 
+@pytest.fixture
+def short_path() -> Generator[Path]:
+    """A folder for an engine's sockets, whose paths may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="gyoza-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.docker
 @pytest.mark.skipif(os.geteuid() != 0, reason="an engine of its own needs root")
 async def test_a_wait_goes_on_through_a_restart_of_the_engine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, short_path: Path
 ) -> None:
-    socket = tmp_path / "docker.sock"
+    socket = short_path / "docker.sock"
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
     command = [
         *("unshare", "--net", "--mount", "dockerd", "--host", f"unix://{socket}"),
-        *("--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "exec")),
-        *("--pidfile", str(tmp_path / "pid"), "--bridge", "none", "--iptables=false"),
+        *("--data-root", str(short_path / "data"), "--exec-root", str(short_path / "exec")),
+        *("--pidfile", str(short_path / "pid"), "--bridge", "none", "--iptables=false"),
     ]
 
-    log = tmp_path / "log"
+    log = short_path / "log"
 
     @asynccontextmanager
     async def an_engine() -> AsyncGenerator[None]:
