@@ -40,7 +40,8 @@ class Pipeline:
             raise
         finally:
             # Nothing is left after a success; after a failure or cancel, only what must run.
-            await _execute((step for step in remaining if _runs_always(step)), ctx)
+            with trio.move_on_after(CLEANUP_S, shield=True):
+                await _execute((step for step in remaining if _runs_always(step)), ctx)
         return ctx
 
     def run(self, ctx: ExecutionContext | None = None) -> ExecutionContext:
