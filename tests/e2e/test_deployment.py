@@ -1,5 +1,6 @@
 """How a worker is really deployed: as a process, with signals, over TLS, with small servers."""
 
+import os
 import signal
 import sys
 import threading
@@ -81,7 +82,7 @@ async def test_a_small_server_is_enough_for_real_containers(
 async def test_a_worker_process_drains_at_the_first_signal_and_exits_with_0(
     busybox_image: str, tmp_path: Path
 ) -> None:
-    environment = {
+    environment = os.environ | {
         "GYOZA_API_KEY": "key",
         "GYOZA_WORKER_ID": "test-process",
         "GYOZA_WORK_DIR": str(tmp_path / "work"),
