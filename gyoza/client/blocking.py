@@ -1,6 +1,5 @@
 """The blocking client."""
 
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, wraps
@@ -9,7 +8,8 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from gyoza.client import endpoints
-from gyoza.client.connection import Connection, judge, read_answer
+from gyoza.client.base import BaseClient
+from gyoza.client.connection import judge, read_answer
 from gyoza.client.endpoints import Call
 
 P = ParamSpec("P")
@@ -24,34 +24,12 @@ def _method(describe: Callable[P, Call[T]]) -> Callable[Concatenate["GyozaClient
     return method
 
 
-class GyozaClient:
-    """Every endpoint of the server as a blocking method; see `gyoza.client.endpoints`.
+class GyozaClient(BaseClient):
+    """Every endpoint of the server as a blocking method.
 
-    Every method raises `ApiError`, an `httpx.HTTPStatusError`, for an answer that is not a success,
+    See `gyoza.client.endpoints` for the methods and `BaseClient` for the arguments. Every method raises `ApiError`, an `httpx.HTTPStatusError`, for an answer that is not a success,
     and `ServerUnreachable` when none came after the retries of `gyoza.client.retry`.
-
-    Args:
-        base_url: The server; None takes `GYOZA_SERVER_URL` and the key from the environment.
-        api_key: Sent as `X-API-Key`.
-        timeout: Seconds for each step of a request.
-        verify: As httpx takes it: a TLS context for a server with an authority of its own.
     """
-
-    def __init__(
-        self,
-        base_url: str | None,
-        api_key: str | None = None,
-        timeout: float = 30.0,
-        *,
-        verify: ssl.SSLContext | bool = True,
-    ) -> None:
-        self._given = (base_url, api_key, timeout, verify)
-
-    # The environment is read and TLS set up at the first call, so that importing costs nothing.
-    @cached_property
-    def connection(self) -> Connection:
-        """Where the server is."""
-        return Connection.resolve(*self._given)
 
     @cached_property
     def _http(self) -> httpx.Client:
