@@ -27,7 +27,8 @@ def _method(describe: Callable[P, Call[T]]) -> Callable[Concatenate["GyozaClient
 class GyozaClient(BaseClient):
     """Every endpoint of the server as a blocking method.
 
-    See `gyoza.client.endpoints` for the methods and `BaseClient` for the arguments. Every method raises `ApiError`, an `httpx.HTTPStatusError`, for an answer that is not a success,
+    See `gyoza.client.endpoints` for the methods and `BaseClient` for the arguments.
+    Every method raises `ApiError`, an `httpx.HTTPStatusError`, for an answer that is not a success,
     and `ServerUnreachable` when none came after the retries of `gyoza.client.retry`.
     """
 
