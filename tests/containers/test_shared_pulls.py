@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from gyoza.testing import FakeContainerEngine, open_fake_engine
-from gyoza.worker.containers.pulls import PullPolicy, SharedPulls
+from gyoza.worker.containers.pulls import STALL_S, Progress, PullPolicy, SharedPulls
 from gyoza.worker.errors import EngineUnavailable, ImageNotFound, ImagePullError
 
 
@@ -194,3 +194,29 @@ async def test_the_end_of_the_owner_is_an_error_for_who_still_waits(
             await trio.sleep(0.5)
             waiting.cancel_scope.shield = True
             owner.cancel_scope.cancel()
+
+
+async def test_a_pull_that_makes_no_progress_is_given_up(
+    engine: FakeContainerEngine, pulls: SharedPulls, autojump_clock: MockClock
+) -> None:
+    engine.add_image("stuck", local=False)
+    with engine.hold("pull"), pytest.raises(ImagePullError, match="no progress for 300 s"):
+        await pulls.ensure("stuck", "always", print)
+
+
+async def test_a_slow_pull_goes_on_as_long_as_it_moves(
+    engine: FakeContainerEngine,
+    pulls: SharedPulls,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def pull(image: str, on_progress: Progress) -> None:
+        for _ in range(10):
+            await trio.sleep(STALL_S - 1)
+            on_progress("extracting")
+
+    engine.add_image("slow")
+    monkeypatch.setattr(engine, "pull", pull)
+    told: list[str] = []
+    await pulls.ensure("slow", "always", told.append)
+    assert told == ["extracting"]

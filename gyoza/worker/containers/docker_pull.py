@@ -56,22 +56,21 @@ class PullProgress:
 
 
 def read_pull(image: str, lines: Iterable[dict[str, Any]], tell: Callable[[str], None]) -> None:
-    """Read a pull's stream to its end, telling what is new about once a second.
+    """Read a pull's stream to its end, telling how it stands about once a second.
 
     Raises:
         ImagePullError: If the stream holds an error; says what the engine said.
     """
     progress = PullProgress(image)
-    told = ""
     told_at = -INTERVAL_S
     for line in lines:
         if "error" in line or "errorDetail" in line:
             raise pull_error(image, line.get("error") or line["errorDetail"]["message"])
         progress.update(line)
         now = time.monotonic()
-        if now - told_at >= INTERVAL_S and str(progress) != told:
-            told, told_at = str(progress), now
-            tell(told)
+        if now - told_at >= INTERVAL_S:
+            told_at = now
+            tell(str(progress))
     tell(f"pulled {image}")
 
 

@@ -108,8 +108,8 @@ class ContainerEngine(Protocol):
 
         Args:
             image: Reference; without a tag or digest `:latest` alone is pulled.
-            on_progress: Gets a short sentence whenever there is news, about once a second at
-                most, in the task's own thread.
+            on_progress: Gets a short sentence about once a second while anything moves, the same
+                again if need be, in the task's own thread.
 
         Cancelling it ends the pull.
 

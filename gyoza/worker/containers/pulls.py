@@ -10,6 +10,8 @@ from gyoza.worker.errors import EngineError, ImageNotFound, ImagePullError
 
 Progress = Callable[[str], None]
 
+STALL_S = 300.0
+"""Seconds without any progress after which a pull is given up."""
 
 # always: before every run, unless the image was built here and is in no registry;
 # missing: if the engine does not have it; never: not at all, the engine must have it.
@@ -80,6 +82,10 @@ class SharedPulls:
             with pull.scope:
                 await self._engine.pull(image, pull.tell)
                 pull.error = None
+            if pull.scope.cancelled_caught:  # at its deadline, or nobody is left to be told
+                pull.error = ImagePullError(
+                    f"Cannot pull {image}: there was no progress for {STALL_S:g} s."
+                )
         except EngineError as error:
             pull.error = error
         finally:
@@ -95,7 +101,7 @@ class _Pull:
     """A pull under way and what is known of it."""
 
     def __init__(self, image: str) -> None:
-        self.scope = trio.CancelScope()
+        self.scope = trio.CancelScope(deadline=trio.current_time() + STALL_S)
         self.waiters = 0
         self.error: EngineError | None = ImagePullError(f"The pull of {image} was stopped.")
         self._sentence = ""
@@ -104,6 +110,7 @@ class _Pull:
 
     def tell(self, sentence: str) -> None:
         """Give all waiters the sentence; one who is busy gets only the last."""
+        self.scope.deadline = trio.current_time() + STALL_S
         self._sentence = sentence
         self._news.set()
         self._news = trio.Event()
