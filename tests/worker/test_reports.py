@@ -9,6 +9,7 @@ from gyoza.client import AsyncGyozaClient, endpoints
 from gyoza.client.retry import REPORT
 from gyoza.models import EventType
 from gyoza.testing import FakeContainer, FakeContainerEngine
+from gyoza.worker import backoff
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.reports import events
 from gyoza.worker.reports.events import EventReporter
@@ -164,6 +165,7 @@ async def test_reports_outlast_all_retries_of_the_client(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(endpoints, "REPORT", replace(REPORT, tries=1))
+    monkeypatch.setattr(backoff, "FIRST_S", 0.02)
     server.keeps_logs = True
     server.refuse("POST", EVENTS, 503, "Later.", times=2)
     unanswered = server.drop(f"POST {EVENTS}", f"POST {LOGS}")
