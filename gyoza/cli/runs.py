@@ -83,7 +83,7 @@ def show(
             "run": run.id,
             "state": run.state,
             "progress": f"{run.progress} %",
-            "attempt": f"{run.current_attempt} of {run.retry_policy.max_attempts}",
+            "attempt": str(run.current_attempt),
             "image": run.image,
             "definition": run.op_definition,
             "command": run.command,

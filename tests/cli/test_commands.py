@@ -78,7 +78,7 @@ def test_a_run_is_shown_with_what_went_in_and_why_it_failed(gyoza: Gyoza, failed
     shown = {name.strip(): value.strip() for name, value in fields.items()}
     assert shown["run"] == failed
     assert shown["state"] == "FAILED"
-    assert shown["attempt"] == "1 of 1"
+    assert shown["attempt"] == "1"
     assert shown["inputs"] == '{"n": 1, "text": "a [b]"}'
     assert shown["constraints"] == '{"cpu": 1}'
     assert shown["reason"] == "EXIT_CODE"

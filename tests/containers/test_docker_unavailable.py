@@ -1,7 +1,11 @@
 """What a person reads when the Docker Engine is not there or will not be spoken to."""
 
+import os
 import re
+import socket
 import ssl
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,32 @@ async def test_no_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     host = f"unix://{tmp_path}/docker.sock"
     assert await what_info_says(host, monkeypatch) == (
         f"No Docker Engine answers at {host}; start Docker or set DOCKER_HOST."
+    )
+
+
+@contextmanager
+def as_another_user() -> Generator[None]:
+    """Give up root's right to pass every permission, if the tests run as root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+async def test_no_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "closed.sock"
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(path))
+        engine.listen()
+        path.chmod(0)
+        with as_another_user():
+            said = await what_info_says(f"unix://{path}", monkeypatch)
+    assert said == (
+        f"The Docker Engine at unix://{path} does not permit access; add your user to the group "
+        "docker and log in again, or use sudo."
     )
 
 
