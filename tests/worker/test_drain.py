@@ -37,7 +37,8 @@ async def test_a_draining_worker_lets_its_runs_finish_and_claims_no_more(
             server.submit("run-2", "patient")
             finish.set()
     assert server.runs["run-1"]["state"] == "COMPLETED"
-    assert server.runs["run-2"]["state"] == "PENDING"
+    # A claim in flight may still have got it, to be given back unstarted.
+    assert {e["run_id"] for e in server.events} == {"run-1"}
     assert server.heartbeats[-1]["running_ops"] == []
 
 
