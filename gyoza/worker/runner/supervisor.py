@@ -31,6 +31,8 @@ from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import WorkerContext, detect_resources
 
 FILE_THREADS = 8
+HEARTBEAT_S = 10.0
+"""Seconds for each step of a heartbeat: several that hang still leave time within a lease."""
 GOODBYE_S = 5.0
 """Seconds the last heartbeat may take."""
 
@@ -92,7 +94,7 @@ async def open_worker(
             tools=tools,
             pipeline=pipeline,
             context=context,
-            heartbeats=await stack.enter_async_context(AsyncGyozaClient(*server)),
+            heartbeats=await stack.enter_async_context(AsyncGyozaClient(*server, HEARTBEAT_S)),
             active=ActiveRuns(context, slots),
             engine_watch=EngineWatch(engine),
         )
