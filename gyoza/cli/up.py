@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from gyoza.cli import options
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
-from gyoza.cli.server import start_server
 
 if TYPE_CHECKING:
     from gyoza.server.settings import ServerSettings
@@ -52,6 +51,7 @@ def up(
 async def _up(server: "ServerSettings", worker: "WorkerSettings") -> None:
     import trio
 
+    from gyoza.server.main import start_server
     from gyoza.worker.runner.main import obey_signals
     from gyoza.worker.runner.supervisor import run_worker
 

@@ -45,7 +45,7 @@ def start(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
-        trio.run(_serve_until_signal, settings)
+        trio.run(serve_until_signal, settings)
     except BaseExceptionGroup as group:
         match list(group.exceptions):
             case [ServerError() as error]:
@@ -54,18 +54,25 @@ def start(
                 raise
 
 
-async def _serve_until_signal(settings: ServerSettings) -> None:
+async def serve_until_signal(settings: ServerSettings) -> None:
+    """Serve until SIGINT or SIGTERM."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
-            key = await trio.to_thread.run_sync(ensure_api_key, settings)
-            url = await nursery.start(serve, replace(settings, api_key=key.value))
-            sys.stdout.write(
-                f"gyoza server listens on {url} (API documentation: {url}/docs)\n"
-                f"API key: {key.origin}\n"
-                f"Database: {settings.database_path}\n"
-            )
-            sys.stdout.flush()
+            await start_server(nursery, settings)
+
+
+async def start_server(nursery: trio.Nursery, settings: ServerSettings) -> tuple[str, str]:
+    """Start a server in a nursery, say on stdout where it is, and return its URL and key."""
+    key = await trio.to_thread.run_sync(ensure_api_key, settings)
+    url: str = await nursery.start(serve, replace(settings, api_key=key.value))
+    sys.stdout.write(
+        f"gyoza server listens on {url} (API documentation: {url}/docs)\n"
+        f"API key: {key.origin}\n"
+        f"Database: {settings.database_path}\n"
+    )
+    sys.stdout.flush()
+    return url, key.value
 
 
 async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
