@@ -8,6 +8,7 @@ import trio
 from gyoza.worker import start
 from gyoza.worker.errors import EngineUnavailable, SettingsError
 from gyoza.worker.execution_pipeline import ExecutionContext, Pipeline, execution_pipeline
+from gyoza.worker.execution_pipeline.run_scope import scope_of
 from gyoza.worker.execution_pipeline.steps.cleanup_op_dir import cleanup_op_dir
 from gyoza.worker.runner import main
 from gyoza.worker.settings import WorkerSettings
@@ -58,6 +59,17 @@ def test_of_a_group_of_errors_the_known_one_is_told(monkeypatch: pytest.MonkeyPa
 def test_the_script_entry_hands_out_the_bare_error() -> None:
     with pytest.raises(EngineUnavailable, match=r"no-engine\.sock"):
         execution_pipeline.run(ExecutionContext(image="any"))
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_a_script_is_not_taken_for_what_this_machines_worker_has_left() -> None:
+    def look(ctx: ExecutionContext) -> ExecutionContext:
+        ctx.outputs["labels"] = scope_of(ctx).identity.labels
+        return ctx
+
+    labels = Pipeline([look]).run(ExecutionContext(oprun_id="run_abc123")).outputs["labels"]
+    assert labels["gyoza.run_id"] == "run_abc123"
+    assert labels["gyoza.worker_id"] != WorkerSettings.from_env().worker_id
 
 
 @pytest.mark.usefixtures("no_docker")

@@ -49,10 +49,11 @@ async def run_standalone(step: Callable[[ExecutionContext], Any], ctx: Execution
         Exception: Whatever the step raised, bare.
     """
     settings = WorkerSettings.from_env()
-    settings = replace(settings, work_dir=settings.work_dir / "scripts")
+    settings = replace(settings, work_dir=settings.work_dir / "_scripts")  # no worker id
     settings.work_dir.mkdir(parents=True, exist_ok=True)
-    run_id = ctx.oprun_id or f"script-{uuid.uuid4().hex}"
-    identity = ContainerIdentity(settings.worker_id, run_id, attempt=1)
+    # An id of its own: this machine's worker removes what carries its id when it starts.
+    script = f"script-{uuid.uuid4().hex}"
+    identity = ContainerIdentity(script, ctx.oprun_id or script, attempt=1)
     resources = await trio.to_thread.run_sync(detect_resources)
     failure: Exception | None = None
     async with (
