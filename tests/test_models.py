@@ -83,6 +83,7 @@ def full_run() -> OpRun:
         constraints=Constraints(cpu=2, ram_mb=100, vram_mb=10),
         tags=["fast"],
         timeout_s=1.5,
+        grace_s=0.0,
         retry_policy=RetryPolicy(max_attempts=3, backoff_s=2.0),
         event_delivery=EventDelivery("topic", {"x": 1}),
         op_definition="op",
@@ -120,8 +121,8 @@ def test_a_run_is_told_as_the_contract_says() -> None:
     plain = full_run().to_dict()
     assert list(plain) == [
         *("id", "state", "progress", "current_attempt", "priority", "image", "command"),
-        *("inputs", "outputs", "env_vars", "constraints", "tags", "timeout_s", "retry_policy"),
-        *("event_delivery", "op_definition", "worker_id", "events", "execution_summary"),
+        *("inputs", "outputs", "env_vars", "constraints", "tags", "timeout_s", "grace_s"),
+        *("retry_policy", "event_delivery", "op_definition", "worker_id", "events", "execution_summary"),
         *("created_at", "updated_at"),
     ]
     assert plain["state"] == "FAILED"

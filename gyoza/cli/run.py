@@ -10,6 +10,7 @@ from gyoza.cli.inputs import check_json, read_inputs, split_pair
 from gyoza.cli.output import print_json, read_as
 from gyoza.cli.session import ApiKey, Json, ServerUrl, address, connect
 from gyoza.models import OpRun, check_id
+from gyoza.models.policies import MAX_GRACE_S
 
 if TYPE_CHECKING:
     from gyoza.client import GyozaClient
@@ -73,6 +74,16 @@ def run(
         float | None,
         typer.Option(min=0.0, help="Seconds the container may run.", show_default=False),
     ] = None,
+    grace: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=MAX_GRACE_S,
+            metavar="SECONDS",
+            help="Between the stop signal and SIGKILL; its worker's setting unless given.",
+            show_default=False,
+        ),
+    ] = None,
     max_attempts: Annotated[
         int | None, typer.Option(min=1, help="Failing attempts in all.", show_default=False)
     ] = None,
@@ -98,6 +109,7 @@ def run(
         "env_vars": dict(split_pair(pair, "--env", "KEY=VALUE") for pair in env or []) or None,
         "tags": tag or None,
         "timeout_s": timeout,
+        "grace_s": grace,
         "constraints": _given(cpu=cpu, ram_mb=ram_mb, vram_mb=vram_mb),
         "retry_policy": _given(max_attempts=max_attempts),
         "event_delivery": _given(topic=topic),

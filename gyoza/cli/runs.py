@@ -78,6 +78,7 @@ def show(
         return print_json(found)
     run = read_as(OpRun.from_dict, found)
     summary = run.execution_summary
+    took = summary.duration_ms
     print_fields(
         {
             "run": run.id,
@@ -89,8 +90,10 @@ def show(
             "command": run.command,
             "worker": run.worker_id,
             "constraints": {k: v for k, v in run.constraints.to_dict().items() if v is not None},
+            "time limit": _seconds(run.timeout_s),
+            "grace period": _seconds(run.grace_s),
             "created": f"{ago(run.created_at)} ago" if run.created_at else None,
-            "duration": _seconds(summary.duration_ms),
+            "duration": None if took is None else f"{took / 1000:.1f} s",
             "inputs": run.inputs,
             "outputs": run.outputs,
             "reason": summary.reason,
@@ -103,8 +106,8 @@ def show(
         print_table(["TIME", "EVENT", "MESSAGE"], [_event(event) for event in run.events], "")
 
 
-def _seconds(duration_ms: int | None) -> str | None:
-    return None if duration_ms is None else f"{duration_ms / 1000:.1f} s"
+def _seconds(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds:g} s"
 
 
 def _event(event: EventEntry) -> list[object]:

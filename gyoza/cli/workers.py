@@ -19,7 +19,7 @@ def list_(as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey =
     if as_json:
         return print_json(workers)
     print_table(
-        ["WORKER", "STATE", "RUNS", "CPU", "RAM MB", "GPUS", "TAGS", "LAST SEEN"],
+        ["WORKER", "STATE", "HEALTH", "RUNS", "CPU", "RAM MB", "GPUS", "TAGS", "LAST SEEN"],
         [_row(worker) for worker in workers],
         "No workers yet; start one with `gyoza worker start`.",
     )
@@ -30,6 +30,7 @@ def _row(worker: dict[str, Any]) -> list[object]:
     return [
         worker.get("id"),
         worker.get("state"),
+        _health(worker),
         len(worker.get("running_ops") or []),
         f"{resources.get('cpu_cores', 0):g}",
         f"{resources.get('ram_mb', 0):.0f}",
@@ -37,6 +38,12 @@ def _row(worker: dict[str, Any]) -> list[object]:
         ", ".join(worker.get("tags") or []),
         _since(worker.get("last_seen")),
     ]
+
+
+def _health(worker: dict[str, Any]) -> str:
+    """Return what keeps a worker from getting runs, as far as its heartbeats tell."""
+    told = [(part, worker.get(part) or "ok") for part in ("engine", "disk")]
+    return ", ".join(f"{part} {how}" for part, how in told if how != "ok") or "ok"
 
 
 def _since(moment: str | None) -> str:

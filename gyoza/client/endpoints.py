@@ -105,9 +105,14 @@ def create_run(
     env_vars: dict[str, str] | None = None,
     tags: list[str] | None = None,
     timeout_s: float | None = None,
+    grace_s: float | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Json]:
-    """Create an ad-hoc run; a repeated `idempotency_key` answers with the same run."""
+    """Create an ad-hoc run; a repeated `idempotency_key` answers with the same run.
+
+    `timeout_s` and `grace_s` are seconds: how long the container may run, and how long it has
+    between the stop signal and SIGKILL, its worker's own setting unless given.
+    """
     body = _given(
         image=image,
         inputs=inputs,
@@ -119,6 +124,7 @@ def create_run(
         env_vars=env_vars,
         tags=tags,
         timeout_s=timeout_s,
+        grace_s=grace_s,
     )
     return Call("POST", "/runs", _object, body=body, headers=_idempotent(idempotency_key))
 
@@ -259,8 +265,9 @@ def heartbeat(
 ) -> Call[Json]:
     """Register or renew a worker; takes `**WorkerContext.to_heartbeat_payload()`.
 
-    `more` are fields for servers that know them, such as `draining` or `engine`. The answer is
-    `{"lease_s", "states": {run id: state}, "drain"}`, or less from a small server.
+    `more` are fields for servers that know them: `draining`, `engine` ("ok", "unavailable"), `disk`
+    ("ok", "low") and others. The answer is `{"lease_s", "states": {run id: state}, "drain"}`, or
+    less from a small server.
     """
     body = {
         "worker_id": worker_id,

@@ -6,7 +6,7 @@ from gyoza.models.gpus import pick_gpus
 from gyoza.models.ids import InvalidIdError, check_id
 from gyoza.models.policies import Constraints, EventDelivery, RetryPolicy
 from gyoza.models.run import EventEntry, ExecutionSummary, OpRun
-from gyoza.models.states import TRANSITIONS, EventType, FailureReason, OpRunState
+from gyoza.models.states import TRANSITIONS, EventType, FailureReason, OpRunState, ReleaseReason
 
 __all__ = [
     "TRANSITIONS",
@@ -24,6 +24,7 @@ __all__ = [
     "OpDefinition",
     "OpRun",
     "OpRunState",
+    "ReleaseReason",
     "RetryPolicy",
     "check_id",
     "pick_gpus",

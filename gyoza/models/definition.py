@@ -113,6 +113,7 @@ class OpDefinition(Record):
     constraints: Constraints = field(default_factory=Constraints)
     tags: list[str] = field(default_factory=list[str])
     timeout_s: float | None = None
+    grace_s: float | None = None
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     event_delivery: EventDelivery = field(default_factory=EventDelivery)
     created_at: datetime | None = None

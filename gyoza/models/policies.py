@@ -6,6 +6,7 @@ from typing import Any
 from gyoza.models.record import Record
 
 MAX_BACKOFF_S = 3600.0
+MAX_GRACE_S = 3600.0
 
 
 @dataclass

@@ -62,6 +62,7 @@ class OpRun(Record):
         priority: Higher runs first.
         command: Arguments in place of the image's command.
         timeout_s: Seconds the container may run; None for no limit.
+        grace_s: Seconds between the stop signal and SIGKILL; None for the worker's own.
         op_definition: `id` of the definition it was made from, if any.
         worker_id: The worker that holds it, or held it last.
     """
@@ -79,6 +80,7 @@ class OpRun(Record):
     constraints: Constraints = field(default_factory=Constraints)
     tags: list[str] = field(default_factory=list[str])
     timeout_s: float | None = None
+    grace_s: float | None = None
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     event_delivery: EventDelivery = field(default_factory=EventDelivery)
     op_definition: str | None = None

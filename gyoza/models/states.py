@@ -56,6 +56,15 @@ class EventType(StrEnum):
     ERROR = "ERROR"
 
 
+class ReleaseReason(StrEnum):
+    """Why a worker gives a run back; a server takes any other text as well."""
+
+    SHUTDOWN = "SHUTDOWN"
+    WORKER_RESTARTED = "WORKER_RESTARTED"
+    ENGINE_RESTARTED = "ENGINE_RESTARTED"
+    FENCED = "FENCED"
+
+
 class FailureReason(StrEnum):
     """Why a run failed: a closed set, since users decide by it whether to retry."""
 

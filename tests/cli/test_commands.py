@@ -32,7 +32,8 @@ def client(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[GyozaClient]:
 @pytest.fixture
 def failed(client: GyozaClient, url: str) -> str:
     """The id of a run that has failed."""
-    client.create_run("example/fails", {"n": 1, "text": "a [b]"}, constraints={"cpu": 1})
+    limits: dict[str, Any] = {"constraints": {"cpu": 1}, "timeout_s": 60, "grace_s": 0}
+    client.create_run("example/fails", {"n": 1, "text": "a [b]"}, **limits)
     with played_worker(url) as worker:
         run = worker.start()
         worker.report(run, EventType.INFO, "half way")
@@ -85,6 +86,7 @@ def test_a_run_is_shown_with_what_went_in_and_why_it_failed(gyoza: Gyoza, failed
     assert shown["exit code"] == "3"
     assert shown["error"] == "The container exited with 3."
     assert shown["duration"].endswith(" s")
+    assert (shown["time limit"], shown["grace period"]) == ("60 s", "0 s")
     assert "outputs" not in shown
     events = [row[1:] for row in rows(result.out.partition("\n\n")[2])]
     assert [event[0] for event in events] == ["EVENT", "ASSIGNED", "STARTED", "INFO", "FAILED"]
@@ -162,13 +164,14 @@ def apply(gyoza: Gyoza, directory: Path, **fields: Any) -> str:
 def test_a_definition_is_deployed_listed_shown_and_run(gyoza: Gyoza, home: Path) -> None:
     specs = {"n": {"type": "int"}, "m": {"type": "int", "required": False, "default": 2}}
     assert apply(gyoza, home, input_specs=specs) == "Deployed op, version 1.0.\n"
-    apply(gyoza, home, input_specs=specs, version="1.1", description="newer")
+    apply(gyoza, home, input_specs=specs, version="1.1", description="newer", grace_s=2.5)
     listed = [row[:3] for row in rows(gyoza("definitions", "list").out)]
     assert listed[0] == ["NAME", "VERSION", "IMAGE"]
     assert sorted(listed[1:]) == [["op", "1.0", "example/op"], ["op", "1.1", "example/op"]]
     assert len(json.loads(gyoza("definitions", "list", "--json").out)) == 2
     assert "newer" in gyoza("definitions", "show", "op").out
     assert json.loads(gyoza("definitions", "show", "op", "--json").out)["version"] == "1.1"
+    assert json.loads(gyoza("run", "-d", "op", "-i", "n=1", "--json").out)["grace_s"] == 2.5
     older = gyoza("definitions", "show", "op", "--version", "1.0", "--json")
     assert json.loads(older.out)["version"] == "1.0"
     made = json.loads(gyoza("run", "-d", "op@1.0", "-i", "n=1", "--json").out)
@@ -229,6 +232,27 @@ def test_workers_are_listed_shown_drained_and_resumed(gyoza: Gyoza, url: str) ->
         assert gyoza("workers", "resume", "shown").out == "Worker shown gets runs again.\n"
         for command in ("drain", "resume"):
             assert json.loads(gyoza("workers", command, "shown", "--json").out)["id"] == "shown"
+
+
+@pytest.mark.parametrize(
+    ("told", "health"),
+    [
+        ({}, "ok"),
+        ({"engine": "ok", "disk": "ok"}, "ok"),
+        ({"engine": "unavailable"}, "engine unavailable"),
+        ({"engine": "unavailable", "disk": "low"}, "engine unavailable, disk low"),
+    ],
+)
+def test_workers_are_listed_with_what_keeps_them_from_work(
+    gyoza: Gyoza, client: GyozaClient, told: dict[str, Any], health: str
+) -> None:
+    client.heartbeat("ailing", {}, **told)
+    heading, *listed = gyoza("workers", "list").out.splitlines()
+    at = heading.index("HEALTH")
+    (line,) = (line for line in listed if line.startswith("ailing "))
+    assert line[at:].split("  ")[0] == health
+    shown = gyoza("workers", "show", "ailing").out
+    assert all(f"{part}" in shown and how in shown for part, how in told.items())
 
 
 @pytest.mark.parametrize("command", ["show", "drain", "resume"])

@@ -62,6 +62,7 @@ def test_inputs_come_from_a_file_and_single_ones_go_over_them(gyoza: Gyoza, tmp_
 
 def test_every_option_of_a_run_is_sent(gyoza: Gyoza) -> None:
     limits = "--cpu 2 --ram-mb 512 --vram-mb 1024 --timeout 1.5 --max-attempts 3 --priority 9"
+    limits += " --grace 0"
     names = "--env A=1 -e B=x=y -t fast --tag big --topic feed"
     assert sent(gyoza, "image", *limits.split(), *names.split(), "--", "sh", "-c", "exit 1") == {
         "image": "image",
@@ -70,6 +71,7 @@ def test_every_option_of_a_run_is_sent(gyoza: Gyoza) -> None:
         "priority": 9,
         "constraints": {"cpu": 2, "ram_mb": 512, "vram_mb": 1024},
         "timeout_s": 1.5,
+        "grace_s": 0.0,
         "retry_policy": {"max_attempts": 3},
         "env_vars": {"A": "1", "B": "x=y"},
         "tags": ["fast", "big"],
@@ -94,6 +96,10 @@ def test_with_json_the_run_is_printed_as_the_server_told_it(gyoza: Gyoza) -> Non
     [
         ([], "Name an image, or a definition with --definition."),
         (["-d", "op", "image"], "With --definition only inputs and --priority can be given."),
+        (
+            ["-d", "op", "--grace", "1"],
+            "With --definition only inputs and --priority can be given.",
+        ),
         (["-d", "op", "--cpu", "1"], "With --definition only inputs and --priority can be given."),
         (["image", "-i", "n"], "-i takes key=value, as in -i n=3, not 'n'."),
         (["image", "-i", "=3"], "-i takes key=value, as in -i n=3, not '=3'."),

@@ -42,9 +42,9 @@ def test_both_clients_have_a_documented_method_for_every_endpoint(client: type[A
         ("get_definition", {"name": "o", "version": "1"}, "GET /definitions/o?version=1", None),
         (
             "create_run",
-            {"image": "i", "inputs": {"n": 1}, "priority": 7, "tags": ["gpu"], "timeout_s": 1.5},
+            {"image": "i", "inputs": {"n": 1}, "priority": 7, "tags": ["gpu"], "grace_s": 0.0},
             "POST /runs",
-            {"image": "i", "inputs": {"n": 1}, "priority": 7, "tags": ["gpu"], "timeout_s": 1.5},
+            {"image": "i", "inputs": {"n": 1}, "priority": 7, "tags": ["gpu"], "grace_s": 0.0},
         ),
         (
             "create_run_from_definition",

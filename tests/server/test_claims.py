@@ -209,6 +209,25 @@ async def test_a_draining_worker_gives_back_what_never_reached_it(api: Api) -> N
     assert states == ["ASSIGNED", "PENDING", "RUNNING"]
 
 
+@pytest.mark.parametrize("trouble", [{"engine": "unavailable"}, {"disk": "low"}])
+async def test_a_worker_that_could_not_run_anything_gets_nothing_until_it_can(
+    api: Api, trouble: Json
+) -> None:
+    await api.beat(engine="ok", disk="ok")
+    unheard = await api.submit()
+    await api.claim()
+    await api.beat(**trouble)
+    waiting = await api.submit(priority=1)
+    assert await api.claim(max_runs=9, wait_s=0.01) == []
+
+    async def mend() -> None:
+        await api.submit(priority=1)  # wakes the claim, in vain
+        await api.beat(engine="ok", disk="ok")
+
+    assert await woken(api, mend) == [unheard]
+    assert ids(await api.claim(holding=[unheard])) == [waiting]
+
+
 @pytest.mark.parametrize("body", [{"max_runs": 0}, {"wait_s": "soon"}, {"holding": "x"}])
 async def test_a_malformed_claim_is_422(api: Api, body: Json) -> None:
     await api.beat()

@@ -20,6 +20,7 @@ OP: Json = {
     "constraints": {"cpu": 1, "ram_mb": None, "vram_mb": None},
     "tags": ["cuda"],
     "timeout_s": 10.0,
+    "grace_s": 2.5,
     "retry_policy": {"max_attempts": 2, "backoff_s": 1.0},
     "event_delivery": {"topic": "t", "attributes": {"x": 1}},
 }
@@ -30,6 +31,7 @@ INHERITED = (
     "constraints",
     "tags",
     "timeout_s",
+    "grace_s",
     "retry_policy",
     "event_delivery",
 )
@@ -68,6 +70,18 @@ async def test_a_run_inherits_everything_but_its_inputs(api: Api) -> None:
     assert {name: run[name] for name in INHERITED} == {name: OP[name] for name in INHERITED}
     assert (run["op_definition"], run["priority"]) == ("classify-op", 7)
     assert run["inputs"] == {"image_path": "/x", "top_k": 3}
+
+
+async def test_a_repeated_submission_is_answered_though_the_inputs_have_changed_since(
+    api: Api,
+) -> None:
+    header = {"Idempotency-Key": "k1"}
+    body = {"inputs": {"image_path": "/x"}}
+    await api.post("/definitions", OP, 201)
+    run = await api.post("/definitions/classify-op/runs", body, 201, headers=header)
+    specs = {"other": {"type": "string"}}
+    await api.post("/definitions", {**OP, "version": "2", "input_specs": specs}, 201)
+    assert await api.post("/definitions/classify-op/runs", body, 201, headers=header) == run
 
 
 async def test_a_run_can_be_made_of_an_older_version(api: Api) -> None:

@@ -9,9 +9,10 @@ import pytest
 import trio
 from sqlalchemy.exc import OperationalError
 
-from gyoza.models import OpRun, RetryPolicy
+from gyoza.models import EventType, OpRun, RetryPolicy
+from gyoza.server.errors import Conflict
 from gyoza.server.leases import run_leases
-from gyoza.server.store import claims, reports, runs, workers
+from gyoza.server.store import claims, logs, reports, runs, workers
 from gyoza.server.store.database import Database, Tx
 from gyoza.server.wakeups import DUE, Wakeups
 
@@ -40,11 +41,16 @@ class Store:
         asked = OpRun(id="", image="a", retry_policy=policy or RetryPolicy())
         return await self.database.write(lambda tx: runs.create_run(tx, asked))
 
-    async def claim(self, worker: str) -> list[str]:
+    async def claim(self, worker: str, holding: list[str] | None = None) -> list[str]:
         def take(tx: Tx) -> list[str]:
-            return [run.id for run in claims.claim(tx, worker, 9, None, LEASE_S).runs]
+            return [run.id for run in claims.claim(tx, worker, 9, holding, LEASE_S).runs]
 
         return await self.database.write(take, actor=worker)
+
+    async def report(self, run_id: str, kind: EventType, seq: int | None = None) -> None:
+        """Report an event of the first attempt, by w1."""
+        report = reports.Report(kind, "x", {}, "w1", 1, seq)
+        await self.database.write(lambda tx: reports.add_event(tx, run_id, report))
 
     async def run(self, run_id: str) -> OpRun:
         return await self.database.read(lambda conn: runs.load_run(conn, run_id))
@@ -111,6 +117,82 @@ async def test_the_fifth_lost_worker_fails_the_run(tmp_path: Path) -> None:
         assert (await store.run(run)).state == "PENDING"
 
 
+async def test_a_worker_that_came_back_lets_go_of_a_lost_run_before_it_gets_it_again(
+    tmp_path: Path,
+) -> None:
+    async with leasing(tmp_path) as store:
+        await store.beat("w1")
+        await store.beat("w2")
+        runs = [await store.submit(), await store.submit()]
+        assert await store.claim("w1") == runs
+        await store.pass_time(LEASE_S)
+        assert await store.claim("w1", holding=runs) == []
+        assert (await store.beat("w1", *runs))["states"] == dict.fromkeys(runs, "PENDING")
+        assert await store.claim("w1", holding=runs[1:]) == runs[:1]
+        assert await store.claim("w2") == runs[1:]
+
+
+@pytest.mark.parametrize("claimed", [False, True], ids=["waiting", "claimed again"])
+async def test_every_late_word_of_a_worker_that_was_given_up_is_refused(
+    tmp_path: Path, claimed: bool
+) -> None:
+    async with leasing(tmp_path) as store:
+        await store.beat("w1")
+        await store.beat("w2")
+        run = await store.submit()
+        await store.claim("w1")
+        for seq, kind in enumerate((EventType.STARTED, EventType.INFO)):
+            await store.report(run, kind, seq)
+        await store.pass_time(LEASE_S)
+        assert not claimed or await store.claim("w2") == [run]
+        before = await store.run(run)
+        for kind in set(EventType) - {EventType.ASSIGNED, EventType.RETRIED}:
+            for seq in (0, 1, 2):
+                with pytest.raises(Conflict):
+                    await store.report(run, kind, seq)
+        with pytest.raises(Conflict):
+            await store.database.write(lambda tx: logs.append_log(tx, run, 0, b"x", "w1", 1))
+        with pytest.raises(Conflict):
+            await store.database.write(lambda tx: reports.release(tx, run, "w1", 1, "SHUTDOWN"))
+        assert await store.run(run) == before
+
+
+async def test_a_heartbeat_sent_before_a_claim_was_answered_takes_nothing_away(
+    tmp_path: Path,
+) -> None:
+    async with leasing(tmp_path) as store:
+        await store.beat("w1")
+        run = await store.submit()
+        assert await store.claim("w1", holding=[]) == [run]
+        await store.pass_time(LEASE_S - 1)
+        await store.beat("w1")  # has been under way since before the claim
+        assert (await store.run(run)).state == "ASSIGNED"
+        await store.beat("w1", run)
+        await store.pass_time(LEASE_S - 1)
+        assert (await store.run(run)).state == "ASSIGNED"
+
+
+async def test_a_restarted_worker_keeps_what_it_lists_and_loses_what_it_forgot(
+    tmp_path: Path,
+) -> None:
+    async with leasing(tmp_path) as store:
+        await store.beat("w1")
+        kept, forgotten, unheard = [await store.submit() for _ in range(3)]
+        assert await store.claim("w1") == [kept, forgotten, unheard]
+        for run in (kept, forgotten):
+            await store.report(run, EventType.STARTED)
+        await store.pass_time(LEASE_S - 1)
+        answer = await store.beat("w1", kept)  # the first of its next life
+        assert answer["states"] == {kept: "RUNNING"}
+        assert await store.claim("w1", holding=[kept]) == [unheard]
+        assert await store.claim("w1", holding=[kept, unheard]) == []
+        await store.beat("w1", kept, unheard)
+        await store.pass_time(1)
+        states = [(await store.run(run)).state for run in (kept, forgotten, unheard)]
+        assert states == ["RUNNING", "PENDING", "ASSIGNED"]
+        assert await store.claim("w1", holding=[kept, unheard]) == [forgotten]
+
+
 async def test_losses_do_not_use_up_the_retry_policy(tmp_path: Path) -> None:
     async with leasing(tmp_path) as store:
         run = await store.submit(RetryPolicy(max_attempts=2))
@@ -143,8 +225,7 @@ async def test_a_person_need_not_wait_for_a_back_off(tmp_path: Path) -> None:
         run = await store.submit(RetryPolicy(max_attempts=3, backoff_s=3600))
         await store.beat("w1")
         await store.claim("w1")
-        report = reports.Report(reports.EventType.FAILED, "x", {}, "w1", 1)
-        await store.database.write(lambda tx: reports.add_event(tx, run, report))
+        await store.report(run, EventType.FAILED)
         await store.database.write(lambda tx: reports.cancel(tx, run))
         await store.database.write(lambda tx: reports.retry(tx, run))
         assert await store.claim("w1") == [run]
@@ -162,15 +243,20 @@ async def test_leases_start_anew_with_the_server(tmp_path: Path) -> None:
         assert (await store.run(run)).state == "PENDING"
 
 
+async def changes(store: Store) -> tuple[dict[str, str], int]:
+    return await store.database.read(lambda conn: workers.changes_after(conn, "w1", 0))
+
+
 async def test_changes_are_forgotten_after_a_day(tmp_path: Path) -> None:
     async with leasing(tmp_path) as store:
         await store.beat("w1")
         run = await store.submit()
         await store.claim("w1")
         await store.database.write(lambda tx: reports.cancel(tx, run))
-        assert await store.database.read(workers.last_change) == 1
+        assert await changes(store) == ({run: "CANCELLED"}, 1)
         await store.pass_time(workers.KEEP_CHANGES_S + 1)
-        assert await store.database.read(workers.last_change) == 0
+        assert await changes(store) == ({}, 0)
+        assert await store.database.read(workers.last_change) == 1  # a cursor never goes back
 
 
 async def test_the_service_wakes_by_itself_when_a_lease_ends(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """What workers report: events, repeats, stale writes, releases."""
 
-from typing import Any
-
 import pytest
 
 from .api import Api, Json
@@ -202,27 +200,3 @@ async def test_a_failure_is_retried_as_the_policy_says(api: Api) -> None:
     await api.post(f"/runs/{run}/retry")  # a person's retry starts the policy anew
     await api.claim()
     assert (await api.event(run, "FAILED", worker_id="w1", attempt=3))["state"] == "PENDING"
-
-
-async def test_a_release_puts_the_run_back_without_using_up_attempts(api: Api) -> None:
-    run = await api.running()
-    body = {**ME, "reason": "SHUTDOWN"}
-    released = await api.post(f"/runs/{run}/release", body)
-    assert (released["state"], released["progress"]) == ("PENDING", 0)
-    assert released["events"][0]["type"] == "RETRIED"
-    assert released["events"][0]["payload"] == {"reason": "SHUTDOWN"}
-    assert (await api.post(f"/runs/{run}/release", body))["events"] == []
-    assert [r["current_attempt"] for r in await api.claim()] == [2]
-    assert (await api.post(f"/runs/{run}/release", body))["state"] == "ASSIGNED"  # still a repeat
-    second = {**body, "attempt": 2}
-    assert (await api.post(f"/runs/{run}/release", second))["state"] == "PENDING"
-    (first, _) = await api.get(f"/runs/{run}/attempts")
-    assert first["state"] == "CANCELLED"
-
-
-@pytest.mark.parametrize("change", [{"worker_id": "w2"}, {"attempt": 2}, {"attempt": 0}])
-async def test_only_the_holder_releases(api: Api, change: dict[str, Any]) -> None:
-    run = await api.running()
-    await api.detail("POST", f"/runs/{run}/release", 409, json={**ME, **change})
-    await api.post(f"/runs/{run}/cancel")
-    assert "CANCELLED" in await api.detail("POST", f"/runs/{run}/release", 409, json=ME)

@@ -17,6 +17,7 @@ async def test_a_new_run_has_every_field_of_the_contract(api: Api) -> None:
         "env_vars": {"A": "1"},
         "tags": ["cuda"],
         "timeout_s": 2.5,
+        "grace_s": 0.0,
         "priority": 9,
         "constraints": {"cpu": 2, "ram_mb": 100, "vram_mb": 50},
         "retry_policy": {"max_attempts": 3, "backoff_s": 1.5},
@@ -53,6 +54,7 @@ async def test_optional_fields_may_be_null(api: Api) -> None:
     assert run["inputs"] == {}
     assert run["retry_policy"] == {"max_attempts": 1, "backoff_s": 0.0}
     assert run["priority"] == 5
+    assert run["grace_s"] is None
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,8 @@ async def test_optional_fields_may_be_null(api: Api) -> None:
         ({"command": ["a\0b"]}, "command"),
         ({"env_vars": {"A=B": "1"}}, "env_vars"),
         ({"timeout_s": 0}, "timeout_s"),
+        ({"grace_s": -1}, "grace_s"),
+        ({"grace_s": 3601}, "grace_s"),
         ({"priority": 2**60}, "priority"),
         ({"constraints": {"cpu": -1}}, "constraints.cpu"),
         ({"retry_policy": {"max_attempts": 0}}, "retry_policy.max_attempts"),

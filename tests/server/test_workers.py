@@ -59,6 +59,15 @@ async def test_workers_are_shown_as_their_heartbeats_tell(api: Api) -> None:
     assert (await api.get("/workers/w1"))["state"] == "draining"
 
 
+async def test_what_a_worker_does_not_say_of_its_health_is_shown_as_unknown(api: Api) -> None:
+    await api.beat()
+    worker = await api.get("/workers/w1")
+    assert (worker["engine"], worker["disk"], worker["draining"]) == (None, None, False)
+    await api.beat(engine="ok", disk="low", draining=True)
+    (worker,) = await api.get("/workers")
+    assert (worker["engine"], worker["disk"], worker["draining"]) == ("ok", "low", True)
+
+
 async def test_an_unknown_worker_is_404(api: Api) -> None:
     for method, path in (("GET", ""), ("POST", "/drain"), ("POST", "/resume")):
         await api.detail(method, f"/workers/nobody{path}", 404)
@@ -111,6 +120,15 @@ async def test_a_worker_does_not_hear_of_what_it_did_itself(api: Api) -> None:
     body = {"worker_id": "w1", "attempt": 1, "reason": "x"}
     await api.post(f"/runs/{released}/release", body)
     assert (await api.get("/workers/w1/changes", after="0"))["states"] == {}
+
+
+async def test_a_cursor_of_another_database_hears_all_the_news_of_this_one(api: Api) -> None:
+    ahead = await api.get("/workers/w1/changes", after="500")
+    assert ahead == {"states": {}, "cursor": "0"}
+    run = await api.running()
+    await api.post(f"/runs/{run}/cancel")
+    told = await api.get("/workers/w1/changes", after="500", wait_s=60)
+    assert told == {"states": {run: "CANCELLED"}, "cursor": "1"}
 
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "1" * 30, "²"])

@@ -24,6 +24,7 @@ from gyoza.models import (
     check_id,
 )
 from gyoza.models.definition import INPUT_TYPES
+from gyoza.models.policies import MAX_GRACE_S
 
 MAX_INT = 2**53  # what every JSON reader keeps exactly, and SQLite stores
 
@@ -138,6 +139,7 @@ class _Work(Strict):
     constraints: Annotated[ConstraintsModel, BeforeValidator(_or_default)] = ConstraintsModel()
     tags: list[Tag] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
+    grace_s: Annotated[float, Field(ge=0, le=MAX_GRACE_S, allow_inf_nan=False)] | None = None
     retry_policy: Annotated[RetryPolicyModel, BeforeValidator(_or_default)] = RetryPolicyModel()
     event_delivery: Annotated[EventDeliveryModel, BeforeValidator(_or_default)] = (
         EventDeliveryModel()
@@ -167,6 +169,7 @@ class DefinitionBody(_Work):
             constraints=self.constraints.to_model(),
             tags=self.tags or [],
             timeout_s=self.timeout_s,
+            grace_s=self.grace_s,
             retry_policy=self.retry_policy.to_model(),
             event_delivery=self.event_delivery.to_model(),
         )
@@ -198,6 +201,7 @@ class RunBody(_Work):
             constraints=self.constraints.to_model(),
             tags=self.tags or [],
             timeout_s=self.timeout_s,
+            grace_s=self.grace_s,
             retry_policy=self.retry_policy.to_model(),
             event_delivery=self.event_delivery.to_model(),
         )
@@ -299,6 +303,7 @@ class HeartbeatBody(Lenient):
     running_ops: list[RunningOpBody] = Field([], max_length=10_000)
     draining: bool = False
     engine: str | None = None
+    disk: str | None = None
     max_concurrency: int | None = None
     version: str | None = None
 

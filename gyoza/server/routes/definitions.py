@@ -13,7 +13,7 @@ from gyoza.server.routes.parameters import IdempotencyKey
 from gyoza.server.service import TheService
 from gyoza.server.store import definitions
 from gyoza.server.store.database import Tx
-from gyoza.server.store.runs import create_run, load_run
+from gyoza.server.store.runs import create_run, find_by_key, load_run
 
 router = APIRouter(prefix="/definitions", tags=["definitions"], route_class=PlainJsonRoute)
 
@@ -53,6 +53,9 @@ async def create(
     """Check the inputs, then queue a run that inherits the rest from the definition."""
 
     def make(tx: Tx) -> OpRun:
+        # First of all: by now the definition may have another version that takes other inputs.
+        if (known := find_by_key(tx.conn, idempotency_key)) is not None:
+            return load_run(tx.conn, known)
         definition = definitions.find_definition(tx.conn, name, body.version)
         asked = definitions.run_of(definition, body.inputs, body.priority)
         return load_run(tx.conn, create_run(tx, asked, idempotency_key))

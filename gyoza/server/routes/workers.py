@@ -59,7 +59,8 @@ async def read_changes(
     if after is None:
         cursor = await service.database.read(workers.last_change)
         return JSONResponse({"states": {}, "cursor": str(cursor)})
-    start = parse_cursor(after)
+    told = parse_cursor(after)
+    start = await service.database.read(lambda conn: workers.check_cursor(conn, told))
 
     async def look() -> tuple[dict[str, str], int] | None:
         found = await service.database.read(

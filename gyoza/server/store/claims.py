@@ -12,7 +12,13 @@ from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import RunRow, load_run
 from gyoza.server.store.schema import runs
-from gyoza.server.store.workers import HELD, find_worker, forget_old_changes, is_draining
+from gyoza.server.store.workers import (
+    HELD,
+    find_worker,
+    forget_old_changes,
+    is_able,
+    is_draining,
+)
 from gyoza.server.wakeups import CLAIMS
 
 MAX_SCAN = 10_000
@@ -64,6 +70,8 @@ def claim(
         NotFound: If no heartbeat of this worker ever came.
     """
     worker = find_worker(tx.conn, worker_id)
+    if not is_able(worker):
+        return Claim([], draining=False)
     if holding is None:
         holding = [op["id"] for op in worker.heartbeat["running_ops"]]
     held = _held_by(tx, worker_id)
@@ -74,7 +82,8 @@ def claim(
     draining = is_draining(worker)
     new: list[Waiting] = []
     if not draining:
-        new = choose_runs(_waiting(tx), _capacity(worker, held), max_runs - len(again))
+        waiting = _waiting(tx, worker_id, holding)
+        new = choose_runs(waiting, _capacity(worker, held), max_runs - len(again))
     for run in new:
         transitions.assign(tx, run.row, worker_id, lease_until)
     ids = again + [run.row.id for run in new]
@@ -91,7 +100,12 @@ def _capacity(worker: Row[Any], held: list[Row[Any]]) -> Capacity:
     return free_capacity(worker.heartbeat["resources"], worker.heartbeat["tags"], needs)
 
 
-def _waiting(tx: Tx) -> Iterator[Waiting]:
+def _waiting(tx: Tx, worker_id: str, holding: Collection[str]) -> Iterator[Waiting]:
+    """Yield what may be claimed, best first.
+
+    A worker that came back does not get a run it was evicted from before it has let go of it: its
+    heartbeats name runs, not attempts, so it would not hear that the one it executes is over.
+    """
     query = (
         select(runs)
         .where(
@@ -104,7 +118,9 @@ def _waiting(tx: Tx) -> Iterator[Waiting]:
     )
     with tx.conn.execute(query) as rows:
         for row in rows:
-            yield Waiting(row)
+            has_it = row.worker_id == worker_id and row.id in holding
+            if not (has_it and transitions.was_evicted(row)):
+                yield Waiting(row)
 
 
 def restart_leases(tx: Tx, lease_s: float) -> None:

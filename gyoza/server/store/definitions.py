@@ -69,6 +69,7 @@ def run_of(definition: OpDefinition, inputs: Json, priority: int) -> OpRun:
         constraints=definition.constraints,
         tags=definition.tags,
         timeout_s=definition.timeout_s,
+        grace_s=definition.grace_s,
         retry_policy=definition.retry_policy,
         event_delivery=definition.event_delivery,
         op_definition=definition.id,

@@ -9,6 +9,7 @@ from gyoza.server.errors import Conflict, NotFound
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import find_row
 from gyoza.server.store.schema import attempts, log_chunks
+from gyoza.server.store.transitions import was_evicted
 from gyoza.server.wakeups import run_key
 
 PAGE_CHUNKS = 16
@@ -32,12 +33,13 @@ def append_log(
 ) -> int:
     """Store a chunk, less what is stored already; return the offset that comes next.
 
-    The current attempt takes its last lines after its end too, until the next attempt begins.
+    The current attempt takes its last lines after its end too, until the next attempt begins; not
+    if it was lost, since its worker has to hear of that.
 
     Raises:
         NotFound: If there is no such run.
-        Conflict: If the attempt is not the current one or another worker's, or text is missing
-            between what is stored and `offset`.
+        Conflict: If the attempt is not the current one, lost or another worker's, or text is
+            missing between what is stored and `offset`.
     """
     run = find_row(tx.conn, run_id)
     number = run.current_attempt if attempt is None else attempt
@@ -48,6 +50,8 @@ def append_log(
         raise Conflict(f"Run {run_id} is at attempt {run.current_attempt}, not {number}.")
     if worker_id is not None and worker_id != row.worker_id:
         raise Conflict(f"Attempt {number} of run {run_id} is not held by {worker_id}.")
+    if worker_id is not None and was_evicted(run):
+        raise Conflict(f"Attempt {number} of run {run_id} was taken from {worker_id}.")
     stored: int = row.log_bytes
     if offset > stored:
         raise Conflict(f"The log of run {run_id} goes on at offset {stored}, not {offset}.")

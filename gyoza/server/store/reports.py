@@ -26,7 +26,7 @@ class Report:
     Attributes:
         worker_id: Who reports; None for a script by hand, which may report on any run.
         attempt: The attempt it is about; None for the current one.
-        seq: Counts up within the attempt; a repeat is recognised by it.
+        seq: Counts up within the attempt, gaps allowed; a repeat is recognised by it.
         summary: Known fields of an `ExecutionSummary`, with an event that ends the attempt.
     """
 
@@ -55,7 +55,7 @@ def add_event(tx: Tx, run_id: str, report: Report) -> None:
         return
     _check_current(run, number, report.worker_id)
     if report.seq is not None and attempt is not None:
-        _change_attempt(tx, run, last_seq=report.seq)
+        _change_attempt(tx, run, last_seq=max(report.seq, attempt.last_seq))
     _apply(tx, run, report)
 
 
@@ -157,28 +157,37 @@ def _find_attempt(tx: Tx, run_id: str, number: int) -> Row[Any] | None:
 
 
 def _is_repeat(tx: Tx, run: RunRow, attempt: Row[Any] | None, report: Report) -> bool:
-    """Return whether the attempt has this event already; the same end told differently is not."""
+    """Return whether the attempt has this event already.
+
+    What moves the state is recognised by the state: a worker that lost count of its numbers in a
+    crash must neither have its result taken for old news nor start what is no longer its own.
+    """
     if report.worker_id is None and report.type == run.state == OpRunState.CANCELLED:
         return True
     if attempt is None:
         return False
     current = attempt.attempt == run.current_attempt
-    if current and report.seq is not None and report.seq <= attempt.last_seq:
-        return True
     if report.type is EventType.STARTED:
         return current and run.state == attempt.state == OpRunState.RUNNING
-    ending = _ENDINGS.get(report.type)
-    if ending is None or attempt.state != ending:
+    if report.type in _ENDINGS:
+        return _has_ended_so(tx, attempt, report)
+    over = run.state == OpRunState.PENDING  # its worker has to hear that it lost the run
+    return current and not over and report.seq is not None and report.seq <= attempt.last_seq
+
+
+def _has_ended_so(tx: Tx, attempt: Row[Any], report: Report) -> bool:
+    """Return whether the attempt has ended as reported; the same end told differently is not."""
+    if attempt.state != _ENDINGS[report.type]:
         return False
-    if ending is OpRunState.CANCELLED:
-        return report.worker_id is not None  # else: cancels a run that waits for another attempt
-    told = tx.conn.scalar(
+    told: Json | None = tx.conn.scalar(
         select(events.c.payload).where(
-            events.c.run_id == run.id,
+            events.c.run_id == attempt.run_id,
             events.c.attempt == attempt.attempt,
             events.c.type == report.type,
         )
     )
+    if report.type is EventType.CANCELLED:  # by hand it cancels a run that waits for another try
+        return report.worker_id is not None and told is not None
     return told == report.payload
 
 

@@ -23,6 +23,9 @@ from gyoza.server.store.database import Tx
 from gyoza.server.store.schema import attempts, events, run_data, runs
 from gyoza.server.wakeups import CLAIMS
 
+KEPT = ("command", "inputs", "env_vars", "timeout_s", "grace_s", "retry_policy", "event_delivery")
+"""What of a run goes into `run_data.spec`."""
+
 Json = dict[str, Any]
 RunRow = Row[Any]
 """A row of `runs`: small, without inputs, outputs and events."""
@@ -45,10 +48,8 @@ def at(seconds: float | None) -> datetime | None:
 
 def create_run(tx: Tx, asked: OpRun, idempotency_key: str | None = None) -> str:
     """Store a new run and return its id; a known idempotency key returns the run it made."""
-    if idempotency_key is not None:
-        made = select(runs.c.id).where(runs.c.idempotency_key == idempotency_key)
-        if (known := tx.conn.scalar(made)) is not None:
-            return known
+    if (known := find_by_key(tx.conn, idempotency_key)) is not None:
+        return known
     run_id = uuid.uuid4().hex
     spec = asked.to_dict()
     tx.conn.execute(
@@ -69,12 +70,17 @@ def create_run(tx: Tx, asked: OpRun, idempotency_key: str | None = None) -> str:
             updated_at=tx.now,
         )
     )
-    kept = ("command", "inputs", "env_vars", "timeout_s", "retry_policy", "event_delivery")
-    tx.conn.execute(
-        insert(run_data).values(run_id=run_id, spec={name: spec[name] for name in kept}, outputs={})
-    )
+    kept = {name: spec[name] for name in KEPT}
+    tx.conn.execute(insert(run_data).values(run_id=run_id, spec=kept, outputs={}))
     tx.wake.add(CLAIMS)
     return run_id
+
+
+def find_by_key(conn: Connection, idempotency_key: str | None) -> str | None:
+    """Return the id of the run that was made under a key, if there is one."""
+    if idempotency_key is None:
+        return None
+    return conn.scalar(select(runs.c.id).where(runs.c.idempotency_key == idempotency_key))
 
 
 def find_row(conn: Connection, run_id: str) -> RunRow:
@@ -223,6 +229,7 @@ def _to_run(row: RunRow, spec: Json, outputs: Json) -> OpRun:
         constraints=Constraints.from_dict(row.constraints),
         tags=cast("list[str]", row.tags),
         timeout_s=spec["timeout_s"],
+        grace_s=spec.get("grace_s"),  # older databases hold runs without it
         retry_policy=RetryPolicy.from_dict(spec["retry_policy"]),
         event_delivery=EventDelivery.from_dict(spec["event_delivery"]),
         op_definition=row.op_definition,

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 
-from gyoza.models import EventType, FailureReason, OpRunState, RetryPolicy
+from gyoza.models import EventType, FailureReason, OpRunState, ReleaseReason, RetryPolicy
 from gyoza.server.errors import Conflict
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import Json, RunRow
@@ -12,6 +12,15 @@ from gyoza.server.store.schema import attempts, changes, events, feed, run_data,
 from gyoza.server.wakeups import CLAIMS, DUE, feed_key, run_key, worker_key
 
 MAX_LOSSES = 5
+
+LOSSES: frozenset[str] = frozenset(
+    {
+        FailureReason.WORKER_LOST,
+        ReleaseReason.WORKER_RESTARTED,
+        ReleaseReason.ENGINE_RESTARTED,
+    }
+)
+"""Why a run went back to the queue although nobody wanted that: it may itself be the cause."""
 
 _S = OpRunState
 _UNHELD: Json = {"lease_until": None, "assigned_at": None}
@@ -125,25 +134,40 @@ def cancel(tx: Tx, run: RunRow, msg: str | int, payload: Json, summary: Json) ->
 
 
 def requeue(tx: Tx, run: RunRow, reason: str, msg: str) -> RunRow:
-    """Take the run from its worker: back to PENDING, without using up the retry policy."""
+    """Take the run from its worker: back to PENDING, without using up the retry policy.
+
+    The fifth of the `LOSSES` fails the run.
+    """
     _allow(run, _S.PENDING)
-    lost = reason == FailureReason.WORKER_LOST
-    summary: Json = {"error_message": msg} | ({"reason": reason} if lost else {})
-    ended = _end_attempt(tx, run, _S.FAILED if lost else _S.CANCELLED, summary)
-    columns = ended | {"state": _S.PENDING, "progress": 0, "losses": run.losses + lost}
+    losses: int = run.losses + (reason in LOSSES)
+    if reason in LOSSES and losses >= MAX_LOSSES:
+        return _fail_for_losses(tx, run, losses)
+    gone = reason == FailureReason.WORKER_LOST
+    summary: Json = {"error_message": msg} | ({"reason": reason} if gone else {})
+    ended = _end_attempt(tx, run, _S.FAILED if gone else _S.CANCELLED, summary)
+    columns = ended | {"state": _S.PENDING, "progress": 0, "losses": losses}
     return record(tx, run, EventType.RETRIED, msg, {"reason": reason}, **columns)
 
 
-def evict(tx: Tx, run: RunRow) -> RunRow:
-    """Take the run from a worker that is gone; the fifth loss fails it."""
-    msg = f"worker {run.worker_id} was not heard of for too long"
-    if run.losses + 1 < MAX_LOSSES:
-        return requeue(tx, run, FailureReason.WORKER_LOST, msg)
-    tell = f"{MAX_LOSSES} workers were lost while they had this run; it may be what kills them"
-    reason = FailureReason.WORKER_LOST
-    payload: Json = {"reason": reason.value, "error_message": tell}
+def _fail_for_losses(tx: Tx, run: RunRow, losses: int) -> RunRow:
+    msg = (
+        f"{losses} times the worker or container engine that had this run was lost; "
+        "it may be what kills them"
+    )
+    payload: Json = {"reason": FailureReason.WORKER_LOST.value, "error_message": msg}
     ended = _end_attempt(tx, run, _S.FAILED, payload)
-    return record(tx, run, EventType.FAILED, tell, payload, losses=run.losses + 1, **ended)
+    return record(tx, run, EventType.FAILED, msg, payload, losses=losses, **ended)
+
+
+def evict(tx: Tx, run: RunRow) -> RunRow:
+    """Take the run from a worker that is gone."""
+    msg = f"worker {run.worker_id} was not heard of for too long"
+    return requeue(tx, run, FailureReason.WORKER_LOST, msg)
+
+
+def was_evicted(run: RunRow) -> bool:
+    """Return whether a run waits since it was taken from a worker that had not been heard of."""
+    return run.state == _S.PENDING and run.summary.get("reason") == FailureReason.WORKER_LOST
 
 
 def retry(tx: Tx, run: RunRow) -> RunRow:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from gyoza.models import OpRunState
@@ -29,6 +29,7 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
             list may be on its way to it.
     """
     worker_id: str = heartbeat["worker_id"]
+    before = _find(tx.conn, worker_id)
     known = sqlite.insert(workers).values(
         id=worker_id, heartbeat=heartbeat, first_seen=tx.now, last_seen=tx.now
     )
@@ -43,6 +44,9 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
         .where(runs.c.worker_id == worker_id, runs.c.state.in_(HELD), runs.c.id.in_(listed))
         .values(lease_until=tx.now + lease_s)
     )
+    now = find_worker(tx.conn, worker_id)
+    if before is not None and is_able(now) and not is_able(before):
+        tx.wake.add(worker_key(worker_id))
     if heartbeat["draining"]:
         tx.wake.add(worker_key(worker_id))
         if not claiming:
@@ -50,7 +54,7 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
     return {
         "lease_s": lease_s,
         "states": _states(tx.conn, worker_id, listed),
-        "drain": bool(find_worker(tx.conn, worker_id).drain),
+        "drain": bool(now.drain),
     }
 
 
@@ -79,10 +83,14 @@ def find_worker(conn: Connection, worker_id: str) -> Row[Any]:
     Raises:
         NotFound: If no heartbeat of it ever came.
     """
-    row = conn.execute(select(workers).where(workers.c.id == worker_id)).one_or_none()
+    row = _find(conn, worker_id)
     if row is None:
         raise NotFound(f"There is no worker {worker_id[:80]!r}; it must send a heartbeat first.")
     return row
+
+
+def _find(conn: Connection, worker_id: str) -> Row[Any] | None:
+    return conn.execute(select(workers).where(workers.c.id == worker_id)).one_or_none()
 
 
 def set_drain(tx: Tx, worker_id: str, *, drain: bool) -> None:
@@ -99,6 +107,12 @@ def set_drain(tx: Tx, worker_id: str, *, drain: bool) -> None:
 def is_draining(worker: Row[Any]) -> bool:
     """Return whether a worker is to get nothing new, by a person's wish or its own."""
     return bool(worker.drain) or bool(worker.heartbeat["draining"])
+
+
+def is_able(worker: Row[Any]) -> bool:
+    """Return whether a worker could do anything with a run, as far as its heartbeat tells."""
+    told = worker.heartbeat
+    return told.get("engine") != "unavailable" and told.get("disk") != "low"
 
 
 def show_workers(conn: Connection, heard_since: float) -> list[Json]:
@@ -123,6 +137,8 @@ def _show(row: Row[Any], heard_since: float) -> Json:
         "id": row.id,
         "state": "lost" if row.last_seen < heard_since else state,
         "drain": bool(row.drain),
+        "engine": None,
+        "disk": None,
         **beaten,
         "first_seen": _told(row.first_seen),
         "last_seen": _told(row.last_seen),
@@ -135,8 +151,16 @@ def _told(seconds: float) -> str | None:
 
 
 def last_change(conn: Connection) -> int:
-    """Return the cursor of now: changes after it are news."""
-    return conn.scalar(select(func.max(changes.c.seq))) or 0
+    """Return the cursor of now: changes after it are news. It never goes back."""
+    return conn.scalar(text("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")) or 0
+
+
+def check_cursor(conn: Connection, cursor: int) -> int:
+    """Return the cursor, or the very first one if this database cannot have told it.
+
+    It may be from before a backup was restored: then too much news is better than none.
+    """
+    return cursor if cursor <= last_change(conn) else 0
 
 
 def changes_after(conn: Connection, worker_id: str, after: int) -> tuple[dict[str, str], int]:
