@@ -18,7 +18,8 @@ not, and needs neither threads nor a real clock: `trio.testing.MockClock` works 
 """
 
 from gyoza.testing.containers import FakeContainer, FakeImage, Program
-from gyoza.testing.engine import ContractBroken, FakeContainerEngine, Gate, open_fake_engine
+from gyoza.testing.controls import ContractBroken, Gate
+from gyoza.testing.engine import FakeContainerEngine, open_fake_engine
 
 __all__ = [
     "ContractBroken",

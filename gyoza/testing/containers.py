@@ -1,14 +1,13 @@
 """A container of the fake engine: a coroutine with an environment, volumes, output and signals."""
 
-import struct
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 import trio
 
+from gyoza.testing.output import FakeOutput
 from gyoza.worker.containers.engine import ContainerSpec
 
 
@@ -26,8 +25,11 @@ class FakeContainer:
         state: created, running or exited.
         stop_asked: Set by the stop signal. It ends the program, too, unless the image was added
             with `handles_stop`.
-        ended: Set when the program has ended.
+        exit_code: Once it has exited.
+        ended: Set when it has exited.
+        news: Set, and made anew, when something has happened to it or to its engine.
         oom_killed: What the engine will say of it; a program may set it.
+        output: What it has written.
     """
 
     def __init__(self, id: str, spec: ContainerSpec, image: "FakeImage", now: datetime) -> None:
@@ -40,7 +42,8 @@ class FakeContainer:
         self.oom_killed = False
         self.stop_asked = trio.Event()
         self.ended = trio.Event()
-        self.outputs: list[trio.MemorySendChannel[bytes]] = []
+        self.news = trio.Event()
+        self.output = FakeOutput()
         self._scope = trio.CancelScope()
         self._signal: int | None = None
 
@@ -62,27 +65,34 @@ class FakeContainer:
 
     async def stdout(self, data: bytes) -> None:
         """Write to standard output; waits for a reader who is behind."""
-        await self._write(1, data)
+        await self.output.write(1, data)
 
     async def stderr(self, data: bytes) -> None:
         """Write to standard error; waits for a reader who is behind."""
-        await self._write(2, data)
-
-    async def _write(self, stream: int, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        for output in list(self.outputs):
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # nobody reads
-                await output.send(struct.pack(">BxxxL", stream, len(data)) + data)
+        await self.output.write(2, data)
 
     async def run(self) -> None:
         """Run the program to its end; done by the engine."""
+        exit_code = 0
         with self._scope:
-            self.exit_code = await self.image.program(self)
-        if self._signal is not None:
-            self.exit_code = 128 + self._signal
+            exit_code = await self.image.program(self)
+        self.end(exit_code if self._signal is None else 128 + self._signal)
+
+    def end(self, exit_code: int) -> None:
+        """Let it have exited, whatever its program does; nothing if it has; done by the engine."""
+        if self.state == "exited":
+            return
         self.state = "exited"
-        self.detach()
+        self.exit_code = exit_code
+        self._scope.cancel()
+        self.output.end()
         self.ended.set()
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake who waits for news of it; done by the engine."""
+        self.news.set()
+        self.news = trio.Event()
 
     def signal(self, number: int) -> None:
         """Take a signal, 15 or 9; nothing if it is not running; done by the engine."""
@@ -93,12 +103,6 @@ class FakeContainer:
         if number == 9 or not self.image.handles_stop:
             self._signal = number
             self._scope.cancel()
-
-    def detach(self) -> None:
-        """End the streams of its output; done by the engine."""
-        for output in self.outputs:
-            output.close()
-        self.outputs.clear()
 
 
 Program = Callable[[FakeContainer], Awaitable[int]]

@@ -13,7 +13,30 @@ from gyoza.worker.containers.engine import ContainerEngine, ContainerExit, Conta
 
 MANY = "".join(f"{number}\n" for number in range(1, 20001)).encode()
 
+# Not UTF-8, zeros, carriage returns, empty lines, lines around the size in which engines keep
+# them, a character across that border, and no newline at the end.
+ODD = b"".join(
+    (
+        b"\xff\xfe\x00a\r\nb\xc3(\n",
+        *(b"x" * 16383, "é\n".encode()),
+        *(b"x" * 16384, b"\n\n"),
+        *(b"x" * 16384, b"\n", b"x" * 40000, b"\n"),
+        *(b"x" * 32767, b"\n", b"unfinished"),
+    )
+)
+_XS = "head -c {} /dev/zero | tr '\\000' x"
+
 SCRIPTS = {
+    "writes-odd": "; ".join(
+        (
+            r"printf '\377\376\000a\r\nb\303(\n'",
+            *(_XS.format(16383), r"printf '\303\251\n'"),
+            *(_XS.format(16384), r"printf '\n\n'"),
+            *(_XS.format(16384), "echo", _XS.format(40000), "echo"),
+            *(_XS.format(32767), "echo", "printf unfinished", "echo err >&2"),
+        )
+    ),
+    "writes-when-asked": "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.1; done",
     "exits-3": "exit 3",
     "writes": "echo out; echo err >&2; printf unfinished",
     "writes-much": "seq 20000",
@@ -38,6 +61,13 @@ async def _writes_much(container: FakeContainer) -> int:
     return 0
 
 
+async def _writes_odd(container: FakeContainer) -> int:
+    for start in range(0, len(ODD), 5000):
+        await container.stdout(ODD[start : start + 5000])
+    await container.stderr(b"err\n")
+    return 0
+
+
 async def _exits_3(container: FakeContainer) -> int:
     return 3
 
@@ -51,6 +81,13 @@ async def _sleeps(container: FakeContainer) -> int:
 async def _ends_well_when_asked(container: FakeContainer) -> int:
     await container.stdout(b"ready\n")
     await container.stop_asked.wait()
+    return 0
+
+
+async def _writes_when_asked(container: FakeContainer) -> int:
+    await container.stdout(b"ready\n")
+    await container.stop_asked.wait()
+    await container.stdout(b"asked\n")
     return 0
 
 
@@ -71,12 +108,14 @@ def add_images(engine: FakeContainerEngine) -> None:
         "exits-3": _exits_3,
         "writes": _writes,
         "writes-much": _writes_much,
+        "writes-odd": _writes_odd,
         "sleeps": _sleeps,
         "shows-env": _shows_env,
         "writes-file": _writes_file,
     }.items():
         engine.add_image(name, program)
     engine.add_image("ignores-stop", _sleeps, handles_stop=True)
+    engine.add_image("writes-when-asked", _writes_when_asked, handles_stop=True)
     engine.add_image("ends-well-when-asked", _ends_well_when_asked, handles_stop=True)
 
 
@@ -124,6 +163,11 @@ class Bench:
                 await self.engine.start(container_id)
                 output = await read_to_end(stream)
             return await self.engine.wait(container_id), *demultiplexed(output)
+
+    async def logs(self, container_id: str) -> tuple[bytes, bytes]:
+        """Return what the engine has kept of the two outputs."""
+        async with self.engine.logs(container_id, follow=False) as stream:
+            return demultiplexed(await read_to_end(stream))
 
 
 async def read_to_end(stream: LogStream) -> bytes:

@@ -15,6 +15,8 @@ def answer(status: int, body: Any) -> bytes:
     return b"HTTP/1.0 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(text), text)
 
 
+# The head of an answer whose body does not come.
+BEGUN = b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n"
 VERSION = {b"GET /version": answer(200, {"ApiVersion": "1.41"})}
 
 
@@ -35,8 +37,10 @@ async def unix_server(
             request = (await stream.receive_some()).partition(b"HTTP/1.1")[0]
             for part, said in answers.items():
                 if part in request:
-                    await stream.send_all(said.pop(0) if isinstance(said, list) else said)
-                    return
+                    said = said.pop(0) if isinstance(said, list) else said
+                    await stream.send_all(said)
+                    if said != BEGUN:
+                        return
             await trio.sleep_forever()
 
     with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as listener:

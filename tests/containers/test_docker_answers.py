@@ -9,9 +9,10 @@ import trio
 import trio.testing
 
 from gyoza.worker.containers.docker_engine import DockerEngine, open_docker_engine
-from gyoza.worker.containers.engine import ContainerSpec
+from gyoza.worker.containers.engine import ContainerExit, ContainerSpec
 from gyoza.worker.errors import EngineError, EngineUnavailable, ImagePullError
-from tests.containers.scripted import VERSION, answer, unix_server
+from tests.containers.bench import read_to_end
+from tests.containers.scripted import BEGUN, VERSION, answer, unix_server
 
 SLOW = 20
 OK = answer(200, {})
@@ -74,15 +75,74 @@ async def test_a_removal_under_way_is_waited_for(
     assert answers[b"DELETE"] == []
 
 
-async def test_a_wait_looks_again_while_the_engine_refuses(scripted: Script) -> None:
-    refusing = answer(500, {"message": "starting"})
-    ended = {"Status": "exited", "ExitCode": 4, "OOMKilled": False, "Error": ""}
-    answers: dict[bytes, bytes | list[bytes]] = {
-        b"/wait": [refusing, OK, OK],
-        b"/json": [refusing, answer(200, {"State": ended})],
-    }
-    async with scripted(answers) as engine:
-        assert (await engine.wait("x")).exit_code == 4
+def state(status: str, exit_code: int = 0) -> bytes:
+    said = {"Status": status, "ExitCode": exit_code, "OOMKilled": False, "Error": ""}
+    return answer(200, {"State": said})
+
+
+REFUSING = answer(500, {"message": "starting"})
+
+
+@pytest.mark.parametrize(
+    ("waits", "states", "unseen"),
+    [
+        ([OK], [state("exited", 4)], False),
+        ([OK], [state("running"), state("exited", 4)], False),
+        ([OK, OK], [state("running"), state("running"), state("exited", 4)], False),
+        ([BEGUN, OK], [state("running"), state("exited", 4)], False),
+        ([REFUSING, OK], [state("exited", 4)], True),
+        ([OK, OK], [REFUSING, state("exited", 4)], True),
+        ([OK, OK], [state("running"), REFUSING, state("exited", 4)], True),
+        ([OK, OK, OK], [REFUSING, state("running"), state("running"), state("exited", 4)], False),
+        ([b""], [state("exited", 4)], True),
+        ([b"", OK], [state("running"), state("exited", 4)], False),
+        ([BEGUN + b"2", OK], [state("running"), state("exited", 4)], True),
+    ],
+)
+async def test_a_wait_looks_again_until_it_knows(
+    scripted: Script,
+    monkeypatch: pytest.MonkeyPatch,
+    waits: list[bytes],
+    states: list[bytes],
+    unseen: bool,
+) -> None:
+    monkeypatch.setattr("gyoza.worker.containers.docker_wait.LOOK_AGAIN_S", 0.1)
+    async with scripted({b"/wait": list(waits), b"/json": list(states)}) as engine:
+        ended = await engine.wait("x")
+    assert (ended.exit_code, ended.unseen) == (4, unseen)
+    lost_at_some_time = unseen or REFUSING in states or b"" in waits
+    assert ended.disturbed is lost_at_some_time
+
+
+async def test_a_wait_that_is_not_answered_looks_all_the_same(scripted: Script) -> None:
+    async with scripted({b"/json": state("exited", 4)}, deadline_s=0.1) as engine:
+        assert await engine.wait("x") == ContainerExit(4, unseen=True, disturbed=True)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        answer(503, {"message": "later"}),
+        answer(500, {"message": "transport is closing: unavailable"}),
+        answer(500, {"message": "context canceled"}),
+    ],
+)
+async def test_an_engine_that_goes_down_is_unavailable(scripted: Script, refusal: bytes) -> None:
+    async with scripted({b"/start": refusal}) as engine:
+        with pytest.raises(EngineUnavailable, match="not ready"):
+            await engine.start("x")
+
+
+@pytest.mark.parametrize("end", [b"", b"zz\r\n"], ids=["cut", "nonsense"])
+async def test_a_log_that_breaks_off_is_not_taken_for_whole(scripted: Script, end: bytes) -> None:
+    frame = b"\1\0\0\0\0\0\0\4t a\n"
+    head = BEGUN + b"c\r\n" + frame + b"\r\n" + end
+    async with scripted({b"/logs": head}) as engine:
+        async with engine.logs("x", follow=False) as stream:
+            with pytest.raises(EngineUnavailable, match="broke"):
+                await read_to_end(stream)
+        async with engine.logs("x", follow=True) as stream:
+            await read_to_end(stream)
 
 
 @pytest.mark.parametrize(("origin", "pulled"), [(None, True), ("Build", False), ("Pull", True)])
@@ -107,6 +167,7 @@ async def test_every_kind_of_call_has_a_deadline(scripted: Script) -> None:
             lambda: engine.ask_to_stop("x"),
             lambda: engine.remove("x"),
             lambda: engine.attach("x").__aenter__(),
+            lambda: engine.logs("x", follow=False).__aenter__(),
         ):
             with pytest.raises(EngineUnavailable, match="did not answer within"):
                 await call()

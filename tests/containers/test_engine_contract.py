@@ -1,6 +1,6 @@
 """What `ContainerEngine` promises, held by the fake and by Docker alike."""
 
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -10,6 +10,7 @@ import trio
 
 from gyoza.testing import ContractBroken
 from gyoza.worker.containers.engine import ContainerExit, ContainerSpec
+from gyoza.worker.containers.stop import remove_container, stop_container
 from gyoza.worker.errors import (
     ContainerNotFound,
     EngineError,
@@ -97,6 +98,35 @@ async def test_a_cancelled_receive_closes_the_stream(bench: Bench) -> None:
                 assert await stream.receive() == b""
 
 
+async def test_many_containers_are_stopped_at_once(bench: Bench) -> None:
+    async def stop(container_id: str) -> None:
+        await stop_container(bench.engine, container_id, grace_s=0.5)
+        assert (await bench.engine.wait(container_id)).exit_code == 137
+
+    with trio.fail_after(SLOW):
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            for _ in range(10):
+                container_id = await stack.enter_async_context(bench.running("ignores-stop"))
+                nursery.start_soon(stop, container_id)
+
+
+async def test_a_container_that_is_gone_needs_no_stop_and_no_removal(bench: Bench) -> None:
+    with trio.fail_after(SLOW):
+        for grace_s in (0, 10):
+            await stop_container(bench.engine, NOWHERE, grace_s)
+        await remove_container(bench.engine, NOWHERE)
+
+
+async def test_a_container_that_ends_when_asked_is_not_killed(bench: Bench) -> None:
+    with trio.fail_after(SLOW):
+        async with bench.running("ends-well-when-asked") as container_id:
+            await stop_container(bench.engine, container_id, grace_s=SLOW)
+            assert await bench.engine.wait(container_id) == ContainerExit(0)
+            await remove_container(bench.engine, container_id)
+            with pytest.raises(ContainerNotFound):
+                await bench.engine.wait(container_id)
+
+
 async def test_a_container_sees_its_variables_and_its_volumes(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("content")
     with trio.fail_after(SLOW):
@@ -127,6 +157,10 @@ async def test_what_is_gone_cannot_be_attached_to_started_or_waited_for(bench: B
                 pass
         with pytest.raises(ContainerNotFound):
             await bench.engine.start(NOWHERE)
+        for follow in (False, True):
+            with pytest.raises(ContainerNotFound):
+                async with bench.engine.logs(NOWHERE, follow=follow):
+                    pass
         with pytest.raises(ContainerNotFound):
             await bench.engine.wait(NOWHERE)
 

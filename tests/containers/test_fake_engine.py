@@ -1,6 +1,7 @@
 """What the shipped fake offers to tests beyond the contract."""
 
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from gyoza.testing import (
     FakeContainerEngine,
     open_fake_engine,
 )
-from gyoza.worker.containers.engine import ContainerExit, ContainerSpec
+from gyoza.worker.containers.engine import ContainerExit, ContainerInfo, ContainerSpec
 from gyoza.worker.errors import EngineError, EngineUnavailable
+from tests.containers.bench import demultiplexed, read_to_end
 
 SPEC = ContainerSpec(name="c", image="image")
 
@@ -95,28 +97,179 @@ async def test_a_held_call_can_be_cancelled_before_it_has_any_effect(
     assert engine.containers == {}
 
 
+async def tell(container: FakeContainer) -> int:
+    await container.stdout(b"told\n")
+    await trio.sleep(3600)
+    await container.stdout(b"later\n")
+    return 0
+
+
+class Waiter:
+    """A task that waits for a container's exit."""
+
+    def __init__(self, engine: FakeContainerEngine, nursery: trio.Nursery) -> None:
+        self._engine = engine
+        self.exit: ContainerExit | None = None
+        nursery.start_soon(self._wait)
+
+    async def _wait(self) -> None:
+        self.exit = await self._engine.wait("c")
+
+
 async def test_an_engine_that_is_away_breaks_streams_but_not_waits(
     engine: FakeContainerEngine, autojump_clock: MockClock
 ) -> None:
+    engine.add_image("image", tell)
+    container = engine.leave_behind(SPEC)
+    async with (
+        engine.attach("c") as attached,
+        engine.logs("c", follow=True) as followed,
+        trio.open_nursery() as nursery,
+    ):
+        waiter = Waiter(engine, nursery)
+        assert b"told" in await attached.receive()
+        assert b"told" in await followed.receive()
+        async with engine.logs("c", follow=False) as read:
+            engine.go_away()
+            engine.go_away()
+            assert engine.unavailable
+            assert await attached.receive() == await followed.receive() == b""
+            with pytest.raises(EngineUnavailable):
+                await read.receive()
+        for call in (engine.info(), engine.create(SPEC), engine.kill("c"), engine.list({})):
+            with pytest.raises(EngineUnavailable):
+                await call
+        await container.ended.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert waiter.exit is None
+        engine.come_back()
+    assert not engine.unavailable
+    assert waiter.exit == ContainerExit(0, unseen=True, disturbed=True)
+    async with engine.logs("c", follow=False) as read:
+        assert [b"told" in await read.receive(), b"later" in await read.receive()] == [True, True]
+
+
+@pytest.mark.parametrize("waits_from", ["before", "during", "after"])
+async def test_an_engine_can_come_back_with_its_containers_ended(
+    engine: FakeContainerEngine, autojump_clock: MockClock, waits_from: str
+) -> None:
     engine.add_image("image", sleep_an_hour)
-    exits: list[ContainerExit] = []
+    created = ContainerSpec(name="created", image="image")
+    engine.leave_behind(SPEC)
+    engine.leave_behind(created, "created")
+    async with trio.open_nursery() as nursery:
+        waiters: list[Waiter] = []
+        if waits_from == "before":
+            waiters.append(Waiter(engine, nursery))
+            await trio.testing.wait_all_tasks_blocked()
+        engine.go_away()
+        if waits_from == "during":
+            waiters.append(Waiter(engine, nursery))
+            await trio.testing.wait_all_tasks_blocked()
+        engine.come_back(containers_end_with=137)
+        if waits_from == "after":
+            waiters.append(Waiter(engine, nursery))
+    [waiter] = waiters
+    away = waits_from != "after"
+    assert waiter.exit == ContainerExit(137, unseen=away, disturbed=away)
+    assert [container.state for container in engine.containers.values()] == ["exited", "created"]
 
-    async def wait() -> None:
-        exits.append(await engine.wait("c"))
 
-    await engine.create(SPEC)
-    async with engine.attach("c") as stream, trio.open_nursery() as nursery:
-        await engine.start("c")
-        nursery.start_soon(wait)
+async def test_a_container_that_runs_through_an_outage_is_seen_to_end(
+    engine: FakeContainerEngine, autojump_clock: MockClock
+) -> None:
+    engine.add_image("image", sleep_an_hour)
+    engine.leave_behind(SPEC)
+    async with trio.open_nursery() as nursery:
+        waiter = Waiter(engine, nursery)
+        await trio.testing.wait_all_tasks_blocked()
         engine.unavailable = True
-        engine.unavailable = True
-        assert await stream.receive() == b""
-        with pytest.raises(EngineUnavailable):
-            await engine.info()
-        await trio.sleep(7200)
-        assert exits == []
+        await trio.sleep(60)
         engine.unavailable = False
-    assert exits == [ContainerExit(0)]
+    assert waiter.exit == ContainerExit(0, disturbed=True)
+
+
+async def test_a_restart_of_the_engine_can_cost_the_beginning_of_a_line(
+    engine: FakeContainerEngine, autojump_clock: MockClock
+) -> None:
+    engine.add_image("image", tell)
+    engine.leave_behind(SPEC, stderr=b"whole\nhalf")
+    async with trio.open_nursery() as nursery:
+        Waiter(engine, nursery)
+        await trio.testing.wait_all_tasks_blocked()
+        engine.go_away(loses_unfinished_lines=True)
+        engine.come_back()
+    async with engine.logs("c", follow=False) as stream:
+        output = demultiplexed(await read_to_end(stream))
+    assert output == (b"told\nlater\n", b"whole\n")
+
+
+async def test_a_pull_fails_when_the_engine_goes_away(
+    engine: FakeContainerEngine, autojump_clock: MockClock
+) -> None:
+    engine.add_image("image", local=False, pull_progress=("one", "two"))
+    with pytest.raises(EngineUnavailable):
+        await engine.pull("image", lambda _: engine.go_away())
+
+
+async def test_a_container_that_was_left_behind_has_its_labels_output_and_exit(
+    engine: FakeContainerEngine, autojump_clock: MockClock
+) -> None:
+    engine.add_image("image")
+    then = datetime(2026, 1, 2, tzinfo=UTC)
+    spec = ContainerSpec(name="c", image="image", labels={"a": "b"})
+    left = engine.leave_behind(
+        spec, "exited", stdout=b"out\nx", stderr=b"err\n", exit_code=3, created_at=then
+    )
+    assert await engine.list({"a": "b"}) == [
+        ContainerInfo(left.id, "c", "exited", {"a": "b"}, then)
+    ]
+    assert await engine.wait(left.id) == ContainerExit(3)
+    async with engine.logs(left.id, follow=False) as stream:
+        assert demultiplexed(await read_to_end(stream)) == (b"out\nx", b"err\n")
+    async with engine.logs(left.id, follow=True) as stream:
+        assert demultiplexed(await read_to_end(stream)) == (b"out\nx", b"err\n")
+
+
+async def test_an_answer_can_be_lost_once_though_the_call_has_its_effect(
+    engine: FakeContainerEngine, autojump_clock: MockClock
+) -> None:
+    engine.add_image("image", sleep_an_hour)
+    engine.lost_answers = {"create", "start", "kill", "remove"}
+    with pytest.raises(EngineUnavailable):
+        await engine.create(SPEC)
+    [container] = engine.containers.values()
+    with pytest.raises(EngineUnavailable):
+        await engine.start("c")
+    assert container.state == "running"
+    with pytest.raises(EngineUnavailable):
+        await engine.kill("c")
+    assert await engine.wait("c") == ContainerExit(137)
+    with pytest.raises(EngineUnavailable):
+        await engine.remove("c")
+    assert engine.containers == {}
+    await engine.create(SPEC)
+
+
+async def test_what_a_program_writes_after_its_end_is_lost(
+    engine: FakeContainerEngine, autojump_clock: MockClock
+) -> None:
+    async def lingering(container: FakeContainer) -> int:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await container.stdout(b"late\n")
+        return 0
+
+    engine.add_image("image", lingering)
+    container = engine.leave_behind(SPEC)
+    await trio.testing.wait_all_tasks_blocked()
+    engine.come_back(containers_end_with=143)
+    await trio.testing.wait_all_tasks_blocked()
+    assert container.exit_code == 143
+    async with engine.logs("c", follow=False) as stream:
+        assert await stream.receive() == b""
 
 
 async def test_a_writer_waits_for_its_reader(

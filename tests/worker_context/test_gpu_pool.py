@@ -120,3 +120,30 @@ async def test_a_request_that_can_never_be_met_is_refused_at_once(pool: GpuPool)
         async with pool.hold(201):
             pass
     assert caught.value.reason is FailureReason.POLICY
+
+
+async def test_gpus_that_are_reserved_go_to_nobody_else(pool: GpuPool) -> None:
+    pool.reserve([0, 1, 99])  # the machine has lost one since
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            other, waiting = await _start(nursery, pool, 80, 100)
+            assert (other.got, waiting.got) == ([2], None)
+            pool.release([0, 1, 99])
+            await wait_all_tasks_blocked()
+            assert waiting.got == [0, 1]
+            other.let_go.set()
+            waiting.let_go.set()
+    async with pool.hold(200) as gpu_ids:
+        assert gpu_ids == [0, 1, 2]
+
+
+async def test_a_reservation_can_be_given_up(pool: GpuPool) -> None:
+    pool.reserve([0, 1, 2])
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            [waiting] = await _start(nursery, pool, 200)
+            assert waiting.got is None
+            pool.release([0, 1, 2, 99])
+            await wait_all_tasks_blocked()
+            assert waiting.got == [0, 1, 2]
+            waiting.let_go.set()

@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 # A thread that is still connecting cannot be woken; it is left to its socket's own time-out.
 PATIENCE_S = 1.0
+CONNECT_S = 10.0
 
 _current: ContextVar["Call | None"] = ContextVar("_current", default=None)
 
@@ -84,6 +85,19 @@ class Call:
             if self._socket is not None:
                 self._socket.settimeout(None)
 
+    def is_hung_up(self) -> bool:
+        """Return whether the other side has closed the connection; nobody may be reading."""
+        with self._lock:
+            if self._socket is None:
+                return True
+            try:  # past the TLS layer: all that can be said there now is goodbye
+                socket.socket.recv(self._socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+            return True
+
     def end(self) -> None:
         """Shut the socket down: whoever waits for it wakes."""
         with self._lock:
@@ -126,7 +140,11 @@ def _telling(new_connection: Callable[[], Any]) -> Callable[[], Any]:
             connect = partial(_connect_unix, connection)
 
         def connect_and_tell() -> None:
+            patience = connection.timeout
+            connection.timeout = min(patience or CONNECT_S, CONNECT_S)
             connect()
+            connection.timeout = patience
+            connection.sock.settimeout(patience)
             call = _current.get()
             if call is not None:
                 call.connected(connection.sock)

@@ -1,5 +1,6 @@
 """The docker-py client: made from the environment, its errors told in our own words."""
 
+import http.client
 import ssl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ _errors: Any = docker.errors
 _utils: Any = docker.utils
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+# How a refusal ends that says no more than that the engine goes down, or lacks its containerd.
+OUTAGES = ("unavailable", "transport is closing", "context canceled", "ttrpc: closed")
 
 
 def connect(timeout_s: float, pool_size: int) -> Any:
@@ -61,14 +64,21 @@ def connect(timeout_s: float, pool_size: int) -> Any:
 
 
 def post(client: Any, path: str, params: dict[str, Any], **options: Any) -> requests.Response:
-    """Send a POST request and return the response when its head has arrived; the body may last.
+    """Send a POST request; see `send`."""
+    return send(client, "POST", path, params, **options)
+
+
+def send(
+    client: Any, method: str, path: str, params: dict[str, Any], **options: Any
+) -> requests.Response:
+    """Send a request and return the response when its head has arrived; the body may last.
 
     Raises:
         docker.errors.APIError: If the engine refuses.
     """
     url = f"{client.base_url}/v{client.api_version}{path}"
     options.setdefault("timeout", client.timeout)
-    response: requests.Response = client.post(url, params=params, stream=True, **options)
+    response: requests.Response = client.request(method, url, params=params, stream=True, **options)
     try:
         response.raise_for_status()
     except requests.HTTPError as error:
@@ -82,7 +92,10 @@ def own_errors(host: str) -> Generator[None]:
     """Raise what docker-py and its transport raise as errors of our tree."""
     try:
         yield
-    except (OSError, ValueError, KeyError, urllib3.exceptions.HTTPError) as error:
+    except (
+        *(OSError, ValueError, KeyError),
+        *(http.client.HTTPException, urllib3.exceptions.HTTPError),
+    ) as error:
         # The errors of requests, and of docker-py for refusals, are OSErrors.
         raise _translate(error, host) from error
     except _errors.DockerException as error:
@@ -137,6 +150,8 @@ def _refusal(error: Any, host: str) -> EngineError:
         return ImageNotFound(f"{words}.")
     if error.status_code == 404:
         return ContainerNotFound(f"{words}.")
+    if error.status_code > 500 or (error.status_code == 500 and words.endswith(OUTAGES)):
+        return EngineUnavailable(f"The Docker Engine at {host} is not ready: {words}.")
     if "HTTPS server" in words:
         return EngineUnavailable(
             f"The Docker Engine at {host} wants TLS; set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH."

@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import docker.errors
 import trio
 
-from gyoza.worker.containers.docker_call import Call
 from gyoza.worker.containers.docker_client import post, registry_headers, words_of
 from gyoza.worker.containers.docker_pull import pull_error, read_pull, split_reference
 from gyoza.worker.containers.docker_requests import container_body
+from gyoza.worker.containers.docker_streams import attach, logs
 from gyoza.worker.containers.docker_threads import DockerThreads
+from gyoza.worker.containers.docker_wait import wait_for_exit
 from gyoza.worker.containers.engine import (
     ContainerEngine,
     ContainerExit,
@@ -24,14 +25,8 @@ from gyoza.worker.containers.engine import (
     ImageInfo,
     LogStream,
 )
-from gyoza.worker.errors import ContainerNotFound, EngineError, EngineUnavailable
 
 _errors: Any = docker.errors
-
-BLOCK = 1024 * 1024
-# However sure a wait is, it looks again now and then: a connection can die without a word.
-LOOK_AGAIN_S = 60.0
-FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 5.0
 
 
 @asynccontextmanager
@@ -147,25 +142,13 @@ class DockerEngine:
         )
         return created["Id"]
 
-    @asynccontextmanager
-    async def attach(self, container_id: str) -> AsyncGenerator[LogStream]:
+    def attach(self, container_id: str) -> AbstractAsyncContextManager[LogStream]:
         """See `ContainerEngine.attach`."""
+        return attach(self._docker, container_id)
 
-        def attach(client: Any) -> _Readable:
-            response = post(
-                client,
-                f"/containers/{container_id}/attach",
-                {"stdout": 1, "stderr": 1, "stream": 1},
-                headers={"Connection": "Upgrade", "Upgrade": "tcp"},
-            )
-            call.answered(response)
-            call.read_without_timeout()
-            # Not the socket itself: output that came along with the head lies in this buffer.
-            return response.raw._fp.fp
-
-        with closing(Call()) as call:
-            output = await self._docker.ask(attach, limiter=self._docker.streams, call=call)
-            yield _DockerLogStream(call, output, self._docker.streams)
+    def logs(self, container_id: str, *, follow: bool) -> AbstractAsyncContextManager[LogStream]:
+        """See `ContainerEngine.logs`."""
+        return logs(self._docker, container_id, follow=follow)
 
     async def start(self, container_id: str) -> None:
         """See `ContainerEngine.start`."""
@@ -173,34 +156,7 @@ class DockerEngine:
 
     async def wait(self, container_id: str) -> ContainerExit:
         """See `ContainerEngine.wait`."""
-
-        def wait(client: Any) -> None:
-            timeout = (client.timeout, LOOK_AGAIN_S)
-            with post(client, f"/containers/{container_id}/wait", {}, timeout=timeout) as response:
-                _ = response.content
-
-        backoff_s = FIRST_BACKOFF_S
-        while True:
-            try:
-                with suppress(EngineUnavailable):
-                    await self._docker.run(wait, self._docker.waits)
-                state = await self._state(container_id)
-                backoff_s = FIRST_BACKOFF_S
-            except ContainerNotFound:
-                raise
-            except EngineError:  # away for a moment, or refusing while it stops: look again
-                state: dict[str, Any] = {"Status": "unknown"}
-                backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
-            if state["Status"] == "created":
-                raise EngineError(f"Container {container_id[:12]} was never started.")
-            if state["Status"] in ("exited", "dead"):
-                return ContainerExit(state["ExitCode"], state["OOMKilled"], state["Error"])
-            await trio.sleep(backoff_s)
-
-    async def _state(self, container_id: str) -> dict[str, Any]:
-        return (await self._docker.ask(lambda client: client.inspect_container(container_id)))[
-            "State"
-        ]
+        return await wait_for_exit(self._docker, container_id)
 
     async def ask_to_stop(self, container_id: str) -> None:
         """See `ContainerEngine.ask_to_stop`."""
@@ -254,26 +210,6 @@ class DockerEngine:
             lambda client: client.containers(all=True, filters={"label": wanted})
         )
         return [_container_info(container) for container in found]
-
-
-class _Readable(Protocol):
-    def read1(self, size: int, /) -> bytes: ...
-
-
-class _DockerLogStream:
-    def __init__(self, call: Call, output: _Readable, limiter: trio.CapacityLimiter) -> None:
-        self._call = call
-        self._output = output
-        self._limiter = limiter
-
-    async def receive(self) -> bytes:
-        return await self._call.run(self._read, self._limiter)
-
-    def _read(self) -> bytes:
-        try:
-            return self._output.read1(BLOCK)
-        except OSError:
-            return b""
 
 
 def _pulled_digests(image: dict[str, Any]) -> list[str]:

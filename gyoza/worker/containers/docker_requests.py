@@ -5,7 +5,12 @@ from typing import Any
 from gyoza.worker.containers.engine import ContainerSpec
 
 MB = 1024 * 1024
-LOG_LIMITS = {"max-size": "10m", "max-file": "3"}
+# `local` keeps bytes as they are, where json-file replaces what is not UTF-8. Two files of half a
+# gigabyte: a container can take no more of the disk, and only beyond the first its start is lost.
+LOG_CONFIG = {
+    "Type": "local",
+    "Config": {"max-size": "500m", "max-file": "2", "compress": "false"},
+}
 
 
 def container_body(spec: ContainerSpec) -> dict[str, Any]:
@@ -18,7 +23,7 @@ def container_body(spec: ContainerSpec) -> dict[str, Any]:
         "HostConfig": {
             # Without an init process a main process that handles no SIGTERM never sees it.
             "Init": True,
-            "LogConfig": {"Type": "json-file", "Config": LOG_LIMITS},
+            "LogConfig": LOG_CONFIG,
             "Mounts": [_mount(source, target) for source, target in spec.volumes.items()],
             **_limits(spec),
         },

@@ -2,7 +2,8 @@
 
 Order of calls for one container: `create`, `attach`, `start`, `wait`, `remove`. Every method may be
 called from many tasks at once and every one but `wait`, `pull` and `LogStream.receive` has a
-deadline. All raise `EngineUnavailable` when the engine is not there, does not permit the call or
+deadline. `remove`, `wait`, `logs` and `list` work as well for containers that an earlier process
+has left. All raise `EngineUnavailable` when the engine is not there, does not permit the call or
 does not answer in time, and `EngineError` for what it refuses.
 """
 
@@ -46,11 +47,18 @@ class ContainerExit:
         exit_code: 0-255; 128 + n when signal n ended it.
         oom_killed: The kernel killed one of its processes for memory, not always the main one.
         error: The engine's own words when it could not run it; empty otherwise.
+        unseen: It ended while the wait had lost the engine, so that what ended it is unknown: an
+            engine that shuts down stops its containers. A container that had exited before the
+            wait began is not unseen for that alone.
+        disturbed: The wait had lost the engine at some time, so that output streams may have
+            broken as well.
     """
 
     exit_code: int
     oom_killed: bool = False
     error: str = ""
+    unseen: bool = False
+    disturbed: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,10 @@ class LogStream(Protocol):
 
         The end may also mean that the connection broke: only `wait` tells that a container exited.
         A cancelled `receive` closes the stream.
+
+        Raises:
+            EngineUnavailable: If the connection broke in `logs` without `follow`: only there is
+                the end known to be the end.
         """
         ...
 
@@ -122,15 +134,38 @@ class ContainerEngine(Protocol):
         """Create a container and return its id.
 
         A cancel is taken only before the request is sent; after that the call returns the id, so
-        that no container exists that nobody knows of.
+        that no container exists that nobody knows of. `EngineUnavailable` leaves open whether it
+        exists, or will in a moment: `list` finds it by its labels.
 
         Raises:
             ImageNotFound: If the engine does not have the image.
+            EngineError: If there is a container of that name.
         """
         ...
 
     def attach(self, container_id: str) -> AbstractAsyncContextManager[LogStream]:
         """Open the container's output; complete if opened before `start`."""
+        ...
+
+    def logs(self, container_id: str, *, follow: bool) -> AbstractAsyncContextManager[LogStream]:
+        """Open what the engine has kept of the output, from its first byte, in frames as above.
+
+        The payload of each stream is that of `attach`, byte for byte, though cut differently,
+        but for one thing: a last line of more than 16 KiB without a newline gets one. After the
+        exit a reading without `follow` has everything; before, all complete lines.
+
+        One thing can be missing: of a container that has run on while its engine was started anew,
+        what was written by then of a line that was not complete (of a long one, what goes beyond
+        the last full 16 KiB). The log goes on with the rest of that line.
+
+        Args:
+            container_id: Its id or name.
+            follow: Go on until the container exits. The last line may then be missing, and the
+                end may mean a broken connection.
+
+        Raises:
+            ContainerNotFound: If it has been removed.
+        """
         ...
 
     async def start(self, container_id: str) -> None:
@@ -141,7 +176,7 @@ class ContainerEngine(Protocol):
         """Wait until the container has exited, however long, and inspect it; it must be started.
 
         A connection that breaks means "look again", never "exited": the call goes on, with
-        back-off, through a restart of the engine.
+        back-off, through a restart of the engine, and never raises `EngineUnavailable`.
 
         Raises:
             ContainerNotFound: If it has been removed.

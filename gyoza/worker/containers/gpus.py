@@ -23,6 +23,20 @@ class GpuPool:
         self._turn = trio.Lock()  # fair: holding it means being the first in the queue
         self._given_back = trio.Event()
 
+    def reserve(self, gpu_ids: Iterable[int]) -> None:
+        """Keep GPUs for a run that is taken up again, until they are released.
+
+        Args:
+            gpu_ids: Ids that nobody holds; those this worker does not have are ignored.
+        """
+        for gpu in gpu_ids:
+            self._free.pop(gpu, None)
+
+    def release(self, gpu_ids: Iterable[int]) -> None:
+        """Give back GPUs that were reserved."""
+        self._free.update({gpu: self._all[gpu] for gpu in gpu_ids if gpu in self._all})
+        self._given_back.set()
+
     @asynccontextmanager
     async def hold(self, vram_mb: int) -> AsyncGenerator[list[int]]:
         """Hold GPUs that together have `vram_mb`, and give them back at the end.
@@ -35,18 +49,20 @@ class GpuPool:
         Raises:
             GpusTooSmall: If all GPUs together would not be enough.
         """
+        self._require_enough(vram_mb)
+        chosen = await self._take(vram_mb) if vram_mb > 0 else []
+        try:
+            yield chosen
+        finally:
+            self.release(chosen)
+
+    def _require_enough(self, vram_mb: int) -> None:
         if pick_gpus(self._all, vram_mb) is None:
             raise GpusTooSmall(
                 f"The run asks for {vram_mb} MB of GPU memory and this worker has "
                 f"{sum(self._all.values())} MB in all: lower the constraint vram_mb or give the "
                 "run to a worker with more."
             )
-        chosen = await self._take(vram_mb) if vram_mb > 0 else []
-        try:
-            yield chosen
-        finally:
-            self._free.update({gpu: self._all[gpu] for gpu in chosen})
-            self._given_back.set()
 
     async def _take(self, vram_mb: int) -> list[int]:
         async with self._turn:

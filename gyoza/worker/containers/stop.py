@@ -1,29 +1,73 @@
-"""Stops a container: ask, wait for the grace period, kill, wait until it has exited."""
+"""Stops and removes containers, however long the engine is away in between.
+
+Whoever calls these bounds them; while the engine does not answer they try again, with back-off.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 import trio
 
 from gyoza.worker.containers.engine import ContainerEngine
+from gyoza.worker.containers.outages import through_outages
 from gyoza.worker.errors import ContainerNotFound
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 async def stop_container(engine: ContainerEngine, container_id: str, grace_s: float) -> None:
     """Stop a container that was started; it has exited, or is gone, when this returns.
 
+    The grace period begins when the engine has taken the stop signal.
+
     Args:
         engine: The engine it runs on.
-        container_id: Its id.
+        container_id: Its id or name.
         grace_s: Seconds between the stop signal and SIGKILL; 0 kills at once.
 
     Raises:
-        EngineError: If the engine cannot do it.
+        EngineError: If the engine refuses.
     """
     try:
         if grace_s > 0:
-            await engine.ask_to_stop(container_id)
+            await _through_outages(engine.ask_to_stop, container_id)
             with trio.move_on_after(grace_s):
                 await engine.wait(container_id)
                 return
-        await engine.kill(container_id)
+        await _through_outages(engine.kill, container_id)
         await engine.wait(container_id)
     except ContainerNotFound:
         return
+
+
+async def remove_container(engine: ContainerEngine, container_id: str) -> None:
+    """Remove a container in whatever state it is; it is gone when this returns.
+
+    Args:
+        engine: The engine it is on.
+        container_id: Its id or name.
+
+    Raises:
+        EngineError: If the engine refuses.
+    """
+    await _through_outages(engine.remove, container_id)
+
+
+async def end_containers(
+    engine: ContainerEngine, labels: Mapping[str, str], grace_s: float
+) -> None:
+    """Stop and remove the containers that carry these labels, in whatever state they are.
+
+    Raises:
+        EngineError: If the engine refuses.
+    """
+    for container in await _through_outages(engine.list, labels):
+        if container.state == "running":
+            await stop_container(engine, container.id, grace_s)
+        await remove_container(engine, container.id)
+
+
+async def _through_outages(call: Callable[[A], Awaitable[R]], argument: A) -> R:
+    return await through_outages(partial(call, argument), f"Ending {argument}")
