@@ -55,13 +55,29 @@ MaxConcurrency = Annotated[
 PullPolicy = Annotated[Pull | None, _option("GYOZA_PULL_POLICY", "When images are pulled.")]
 Grace = Annotated[
     float | None,
-    _option("GYOZA_GRACE_S", "Seconds between SIGTERM and SIGKILL for a container; 10."),
+    _option("GYOZA_GRACE", "Seconds between SIGTERM and SIGKILL for a container; 10."),
 ]
 DrainTimeout = Annotated[
     float | None,
-    _option("GYOZA_DRAIN_TIMEOUT_S", "Seconds running ops may take to finish at the end; 300."),
+    _option("GYOZA_DRAIN_TIMEOUT", "Seconds running ops may take to finish at the end; 300."),
 ]
-Heartbeat = Annotated[float | None, _option("GYOZA_HEARTBEAT_S", "Seconds between heartbeats; 5.")]
+Heartbeat = Annotated[float | None, _option("GYOZA_HEARTBEAT", "Seconds between heartbeats; 5.")]
+FenceAfter = Annotated[
+    float | None,
+    _option("GYOZA_FENCE_AFTER", "Seconds without the server until all runs are stopped; never."),
+]
+MaxRuns = Annotated[
+    int | None, _option("GYOZA_MAX_RUNS", "Runs to claim, then the worker ends; no limit.")
+]
+Once = Annotated[bool, typer.Option("--once", help="The same as --max-runs 1.")]
+IdleExit = Annotated[
+    float | None,
+    _option("GYOZA_IDLE_EXIT", "Seconds with nothing to do until the worker ends; never."),
+]
+MinFreeMb = Annotated[
+    int | None,
+    _option("GYOZA_MIN_FREE_MB", "Free megabytes below which nothing is claimed; 512."),
+]
 
 
 def server_settings(**flags: Any) -> "ServerSettings":

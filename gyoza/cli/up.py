@@ -21,14 +21,16 @@ def up(
     work_dir: options.WorkDir = None,
     max_concurrency: options.MaxConcurrency = None,
     pull_policy: options.PullPolicy = None,
-    grace_s: options.Grace = None,
-    drain_timeout_s: options.DrainTimeout = None,
+    grace: options.Grace = None,
+    drain_timeout: options.DrainTimeout = None,
+    min_free_mb: options.MinFreeMb = None,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
 ) -> None:
     """Start server and worker together; they find each other and the key.
 
-    Ctrl-C or SIGTERM drains the worker, a second one stops what it runs; then the server ends.
+    Ctrl-C or SIGTERM drains the worker, a second one stops what it runs; then the server ends. A
+    third ends both at once and leaves what runs to the next start.
     """
     configure_logging(log_level, log_format)
     server = options.server_settings(
@@ -40,8 +42,9 @@ def up(
         work_dir=work_dir,
         max_concurrency=max_concurrency,
         pull_policy=pull_policy,
-        grace_s=grace_s,
-        drain_timeout_s=drain_timeout_s,
+        grace_s=grace,
+        drain_timeout_s=drain_timeout,
+        min_free_mb=min_free_mb,
     )
     import trio
 
@@ -52,16 +55,12 @@ async def _up(server: "ServerSettings", worker: "WorkerSettings") -> None:
     import trio
 
     from gyoza.server.main import start_server
-    from gyoza.worker.runner.main import obey_signals
-    from gyoza.worker.runner.supervisor import run_worker
+    from gyoza.worker.runner.main import work_until_told
 
     async with trio.open_nursery() as services:
         url, key = await start_server(services, server)
         settings = replace(worker, server_url=url, api_key=key)
-        async with trio.open_nursery() as watch:
-            async with trio.open_nursery() as work:
-                running = await work.start(partial(run_worker, settings))
-                watch.start_soon(obey_signals, running)
-                print(f"Worker {settings.worker_id} takes runs; Ctrl-C ends both.", flush=True)
-            watch.cancel_scope.cancel()
+        async with trio.open_nursery() as work:
+            await work.start(partial(work_until_told, settings))
+            print(f"Worker {settings.worker_id} takes runs; Ctrl-C ends both.", flush=True)
         services.cancel_scope.cancel()

@@ -3,6 +3,7 @@
 import typer
 
 from gyoza.cli import options
+from gyoza.cli.errors import CliError
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
 from gyoza.cli.session import ApiKey, ServerUrl, address
 
@@ -18,17 +19,25 @@ def start(
     work_dir: options.WorkDir = None,
     max_concurrency: options.MaxConcurrency = None,
     pull_policy: options.PullPolicy = None,
-    grace_s: options.Grace = None,
-    drain_timeout_s: options.DrainTimeout = None,
-    heartbeat_s: options.Heartbeat = None,
+    grace: options.Grace = None,
+    drain_timeout: options.DrainTimeout = None,
+    heartbeat: options.Heartbeat = None,
+    fence_after: options.FenceAfter = None,
+    once: options.Once = False,
+    max_runs: options.MaxRuns = None,
+    idle_exit: options.IdleExit = None,
+    min_free_mb: options.MinFreeMb = None,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
 ) -> None:
     """Claim runs and execute each in a container, until Ctrl-C or SIGTERM.
 
     The first signal drains: nothing new is claimed and what runs may finish. The second stops what
-    runs and gives it back to the server.
+    runs and gives it back to the server. The third ends the process at once and leaves what runs to
+    its next start.
     """
+    if once and max_runs not in (None, 1):
+        raise CliError("--once means --max-runs 1; give only one of them.")
     configure_logging(log_level, log_format)
     url, key = address(server_url, api_key)
     settings = options.worker_settings(
@@ -39,9 +48,13 @@ def start(
         work_dir=work_dir,
         max_concurrency=max_concurrency,
         pull_policy=pull_policy,
-        grace_s=grace_s,
-        drain_timeout_s=drain_timeout_s,
-        heartbeat_s=heartbeat_s,
+        grace_s=grace,
+        drain_timeout_s=drain_timeout,
+        heartbeat_s=heartbeat,
+        fence_after_s=fence_after,
+        max_runs=1 if once else max_runs,
+        idle_exit_s=idle_exit,
+        min_free_mb=min_free_mb,
     )
     from gyoza.worker.runner.main import run
 

@@ -14,7 +14,9 @@ Errors:
       OpError                  the op, not the worker, is at fault
         OutputInvalid          its output file is not plain data             (OUTPUT_INVALID)
         OpTimedOut             it ran longer than its `timeout_s`            (TIMED_OUT)
+      WorkDirUnusable          a run's directory cannot be made
       LeaseLost                the server no longer has this attempt here
+      RunInterrupted           the engine or the machine ended the container, not the op
 """
 
 from gyoza.models import FailureReason
@@ -76,6 +78,10 @@ class OpDirNotRemoved(WorkerError):
     """Something in an op's folder cannot be removed."""
 
 
+class WorkDirUnusable(WorkerError):
+    """The directory of a run cannot be made."""
+
+
 class OpError(WorkerError):
     """The op, not the worker, is at fault."""
 
@@ -94,3 +100,15 @@ class OpTimedOut(OpError):
 
 class LeaseLost(WorkerError):
     """The server no longer has this attempt at this worker."""
+
+
+class RunInterrupted(WorkerError):
+    """The engine or the machine ended the container, not the op: the run is given back.
+
+    Attributes:
+        cause: What is told to the server.
+    """
+
+    def __init__(self, message: str, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause

@@ -34,6 +34,11 @@ class WorkerSettings:
         grace_s: Seconds between SIGTERM and SIGKILL for a container that is stopped.
         drain_timeout_s: Seconds that running ops may take to finish after the first signal.
         heartbeat_s: Seconds between heartbeats.
+        fence_after_s: Seconds without an answer to a heartbeat after which all runs are stopped;
+            None for never.
+        max_runs: Runs to claim in all, then the worker ends; None for no limit.
+        idle_exit_s: Seconds without anything to do after which the worker ends; None for never.
+        min_free_mb: Megabytes that must be free on the disks of runs and engine; 0 for any.
     """
 
     server_url: str | None = None
@@ -46,6 +51,10 @@ class WorkerSettings:
     grace_s: float = 10.0
     drain_timeout_s: float = 300.0
     heartbeat_s: float = 5.0
+    fence_after_s: float | None = None
+    max_runs: int | None = None
+    idle_exit_s: float | None = None
+    min_free_mb: int = 512
 
     def __post_init__(self) -> None:
         try:
@@ -56,12 +65,18 @@ class WorkerSettings:
             raise SettingsError(
                 f"The pull policy must be one of {', '.join(policies)}, not {self.pull_policy!r}."
             )
-        for name, least in (("max_concurrency", 1), ("heartbeat_s", 0.01)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"The setting {name} must be at least {least}.")
-        for name in ("grace_s", "drain_timeout_s"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"The setting {name} must not be negative.")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:  # nor NaN
+                raise SettingsError(
+                    f"The setting {name.removesuffix('_s')} must be at least {least:g}, "
+                    f"not {value:g}."
+                )
+        if self.fence_after_s is not None and self.fence_after_s < 2 * self.heartbeat_s:
+            raise SettingsError(
+                f"The setting fence_after must be at least two heartbeats "
+                f"({2 * self.heartbeat_s:g} s), not {self.fence_after_s:g}."
+            )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Self:
@@ -105,13 +120,27 @@ def _tags(_name: str, text: str) -> list[str]:
     return [tag.strip() for tag in text.split(",") if tag.strip()]
 
 
+_LEAST: dict[str, float] = {
+    "max_concurrency": 1,
+    "grace_s": 0,
+    "drain_timeout_s": 0,
+    "heartbeat_s": 0.01,
+    "max_runs": 1,
+    "idle_exit_s": 0.01,
+    "min_free_mb": 0,
+}
+
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "worker_id": ("GYOZA_WORKER_ID", _text),
     "tags": ("GYOZA_WORKER_TAGS", _tags),
     "work_dir": ("GYOZA_WORK_DIR", _path),
     "max_concurrency": ("GYOZA_MAX_CONCURRENCY", _number(int)),
     "pull_policy": ("GYOZA_PULL_POLICY", _text),
-    "grace_s": ("GYOZA_GRACE_S", _number(float)),
-    "drain_timeout_s": ("GYOZA_DRAIN_TIMEOUT_S", _number(float)),
-    "heartbeat_s": ("GYOZA_HEARTBEAT_S", _number(float)),
+    "grace_s": ("GYOZA_GRACE", _number(float)),
+    "drain_timeout_s": ("GYOZA_DRAIN_TIMEOUT", _number(float)),
+    "heartbeat_s": ("GYOZA_HEARTBEAT", _number(float)),
+    "fence_after_s": ("GYOZA_FENCE_AFTER", _number(float)),
+    "max_runs": ("GYOZA_MAX_RUNS", _number(int)),
+    "idle_exit_s": ("GYOZA_IDLE_EXIT", _number(float)),
+    "min_free_mb": ("GYOZA_MIN_FREE_MB", _number(int)),
 }

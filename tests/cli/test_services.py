@@ -119,7 +119,10 @@ def test_a_busy_port_is_told(gyoza: Gyoza, tmp_path: Path, command: list[str]) -
         (["worker", "start", "--max-concurrency", "0"], "max_concurrency must be at least 1"),
         (["worker", "start", "--worker-id", "../w"], "is not a valid worker id"),
         (["worker", "start", "--server-url", "nowhere"], "is not the URL of a server"),
-        (["up", "--grace-s", "-1"], "grace_s must not be negative"),
+        (["up", "--grace", "-1"], "grace must be at least 0"),
+        (["worker", "start", "--max-runs", "0"], "max_runs must be at least 1"),
+        (["worker", "start", "--once", "--max-runs", "2"], "give only one of them"),
+        (["worker", "start", "--fence-after", "1"], "at least two heartbeats"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_told(

@@ -19,19 +19,18 @@ from gyoza.worker.op_io import (
     INPUT_PICKLE,
     OUTPUT,
     Limits,
-    make_op_dir,
     mounted_dir,
     read_outputs,
     write_inputs,
 )
 
-from .test_op_dir import as_nobody
+from .test_op_dir import as_nobody, make_run_dir
 from .test_plain_pickle import plain, text, with_lists
 
 
 @pytest.fixture
 def op_dir(tmp_path: Path) -> Path:
-    return make_op_dir(tmp_path, "run", 1)
+    return make_run_dir(tmp_path)
 
 
 @pytest.fixture
@@ -103,7 +102,7 @@ def test_outputs_can_have_another_name(op_dir: Path) -> None:
 @given(st.dictionaries(text, plain, max_size=4))
 def test_whatever_goes_in_can_come_out(value: dict[str, Any]) -> None:
     with as_nobody() as work_dir:
-        op_dir = make_op_dir(work_dir, "run", 1)
+        op_dir = make_run_dir(work_dir)
         write_inputs(op_dir, value)
         for name in (INPUT_PICKLE, INPUT_JSON):
             assert read_outputs(op_dir, name) == with_lists(value)
@@ -215,7 +214,7 @@ def test_a_mounted_folder_that_has_become_a_link_is_not_followed(
 
 def test_a_file_the_worker_may_not_read_is_refused_with_the_mode_to_use() -> None:
     with as_nobody() as work_dir:
-        op_dir = make_op_dir(work_dir, "run", 1)
+        op_dir = make_run_dir(work_dir)
         (mounted_dir(op_dir) / OUTPUT).write_text("{}")
         (mounted_dir(op_dir) / OUTPUT).chmod(0o000)
         with pytest.raises(OutputInvalid, match=r"Permission denied.*mode 0644"):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from gyoza.models import InvalidIdError
 from gyoza.worker.errors import WorkerError
 from gyoza.worker.op_io import make_op_dir, mounted_dir, remove_op_dir
 
@@ -45,31 +44,25 @@ def as_nobody() -> Generator[Path]:
             os.seteuid(0)
 
 
+def make_run_dir(work_dir: Path) -> Path:
+    """Return a run directory with the folder that its container sees."""
+    run_dir = work_dir / "r.1"
+    run_dir.mkdir(mode=0o700, parents=True)
+    make_op_dir(run_dir)
+    return run_dir
+
+
 @pytest.mark.parametrize("mask", [0o000, 0o077])
-def test_the_mounted_folder_is_open_to_all_within_a_private_one(tmp_path: Path, mask: int) -> None:
+def test_the_folder_to_mount_is_open_to_all(tmp_path: Path, mask: int) -> None:
     with umask(mask):
-        op_dir = make_op_dir(tmp_path / "not" / "yet", "run-1", 2)
-    assert op_dir == tmp_path / "not" / "yet" / "run-1.2"
-    assert mode(op_dir) == 0o700
-    assert mounted_dir(op_dir).parent == op_dir
-    assert mode(mounted_dir(op_dir)) == 0o777
-
-
-@pytest.mark.parametrize("run_id", ["../x", "a/b", "", ".", "-x"])
-def test_a_run_id_that_is_no_name_makes_nothing(tmp_path: Path, run_id: str) -> None:
-    with pytest.raises(InvalidIdError):
-        make_op_dir(tmp_path / "work", run_id, 1)
-    assert not (tmp_path / "work").exists()
+        op_dir = make_op_dir(tmp_path)
+    assert op_dir == mounted_dir(tmp_path)
+    assert mode(op_dir) == 0o777
 
 
 def test_what_an_earlier_try_left_is_gone(tmp_path: Path) -> None:
-    (mounted_dir(make_op_dir(tmp_path, "r", 1)) / "output").write_text("old")
-    op_dir = make_op_dir(tmp_path, "r", 1)
-    assert [*mounted_dir(op_dir).iterdir()] == []
-
-
-def test_each_attempt_has_its_own_folder(tmp_path: Path) -> None:
-    assert make_op_dir(tmp_path, "r", 1) != make_op_dir(tmp_path, "r", 2)
+    (make_op_dir(tmp_path) / "output").write_text("old")
+    assert [*make_op_dir(tmp_path).iterdir()] == []
 
 
 def test_removing_nothing_is_no_error(tmp_path: Path) -> None:
@@ -77,7 +70,7 @@ def test_removing_nothing_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_never_used_is_removed(tmp_path: Path) -> None:
-    remove_op_dir(make_op_dir(tmp_path, "r", 1))
+    remove_op_dir(make_run_dir(tmp_path))
     assert [*tmp_path.iterdir()] == []
 
 
@@ -85,7 +78,7 @@ def test_links_are_removed_and_what_they_point_to_stays(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("x")
-    op_dir = make_op_dir(tmp_path / "work", "r", 1)
+    op_dir = make_run_dir(tmp_path / "work")
     inside = mounted_dir(op_dir)
     (inside / "folder").symlink_to(outside)
     (inside / "sub").mkdir()
@@ -110,7 +103,7 @@ def test_an_op_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_nesting_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
-    op_dir = make_op_dir(tmp_path, "r", 1)
+    op_dir = make_run_dir(tmp_path)
     folder = os.open(mounted_dir(op_dir), os.O_RDONLY)
     for _ in range(3_000):
         os.mkdir("d", dir_fd=folder)
@@ -125,7 +118,7 @@ def test_nesting_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
 
 def test_write_protected_and_unreadable_folders_are_removed() -> None:
     with as_nobody() as work_dir:
-        op_dir = make_op_dir(work_dir, "r", 1)
+        op_dir = make_run_dir(work_dir)
         for name, protection in [("closed", 0o000), ("read-only", 0o555)]:
             inner = mounted_dir(op_dir) / name / "inner"
             inner.mkdir(parents=True)
@@ -139,7 +132,7 @@ def test_write_protected_and_unreadable_folders_are_removed() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
 def test_another_user_s_folder_is_named_and_the_rest_removed() -> None:
     with as_nobody() as work_dir:
-        op_dir = make_op_dir(work_dir, "r", 1)
+        op_dir = make_run_dir(work_dir)
         mine = mounted_dir(op_dir) / "mine"
         mine.write_text("x")
         os.seteuid(0)

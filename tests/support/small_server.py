@@ -28,9 +28,11 @@ class SmallServer:
     requests: list[str] = field(default_factory=list[str])
     url: str = ""
     on_claim: Callable[[], None] | None = None
+    generous: bool = False
     keeps_logs: bool = False
     logs: dict[str, str] = field(default_factory=dict[str, str])
     changes: list[Json] = field(default_factory=list[Json])
+    told_at_heartbeats: dict[str, str] = field(default_factory=dict[str, str])
     _drops: set[str] = field(default_factory=set[str])
     _refusals: dict[tuple[str, str], list[tuple[int, Json]]] = field(
         default_factory=dict[tuple[str, str], list[tuple[int, Json]]]
@@ -71,6 +73,10 @@ class SmallServer:
         """Give the run in the next claim once more, as if the answer had been lost."""
         self._claimed.discard(run_id)
 
+    def take(self, *run_ids: str) -> None:
+        """Hand these runs out no more, as if a worker had claimed them."""
+        self._claimed.update(run_ids)
+
     async def wait_until(self, holds: Callable[[], bool]) -> None:
         """Wait until a request has made the condition true."""
         while not holds():
@@ -96,10 +102,11 @@ class SmallServer:
         match method, path.strip("/").split("/"):
             case "POST", ["workers", "heartbeat"]:
                 self.heartbeats.append(body)
-                return 200, {}
+                states = self.told_at_heartbeats
+                return 200, {"states": states} if states else {}
             case "POST", ["workers", _, "claim"]:
                 free = [r for r in self.runs.values() if r["id"] not in self._claimed]
-                given = free[: body["max_runs"]]
+                given = free if self.generous else free[: body["max_runs"]]
                 self._claimed |= {run["id"] for run in given}
                 if given and self.on_claim:
                     self.on_claim()

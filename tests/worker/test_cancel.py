@@ -4,122 +4,313 @@ import pytest
 import trio
 
 from gyoza.testing import FakeContainer, FakeContainerEngine
-from gyoza.worker.runner.active_runs import CancelReason
+from gyoza.worker.execution_pipeline import ExecutionContext, Pipeline, execution_pipeline
+from gyoza.worker.runner.worker import Worker
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
 from tests.worker.programs import sleep_for_ever
+from tests.worker.stopping import (
+    RELEASE,
+    RUN,
+    assert_nothing_is_left,
+    called,
+    cancel_here,
+    held_after_the_exit,
+    short_waits,
+    succeed_with_output,
+    told,
+)
+
+__all__ = ["short_waits"]
 
 
 async def say_goodbye_when_asked(container: FakeContainer) -> int:
     await container.stdout(b'::gyoza::{"type": "PROGRESS", "msg": 1}\n')
     await container.stop_asked.wait()
-    await container.stdout(b'::gyoza::{"type": "INFO", "msg": "goodbye"}\n')
+    await container.stdout(b"goodbye\n")
     return 0
 
 
-async def test_a_cancelled_run_is_stopped_and_never_reported_as_failed(
+@pytest.mark.row("cancel-running")
+async def test_a_run_that_heeds_the_signal_is_never_reported_as_failed(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
-    server.submit("run-1", "sleeper")
+    server.submit(RUN, "sleeper")
     with trio.fail_after(10):
         async with start_worker() as worker:
-            await server.wait_for_event("STARTED", "run-1")
-            server.cancel("run-1")
-            await end_of(worker, "run-1")
-            assert worker.active.free_slots == 4
-    assert [e["type"] for e in server.events] == ["STARTED"]
-    assert not engine.containers
-    assert not list(worker.settings.work_dir.iterdir())
+            await server.wait_for_event("STARTED", RUN)
+            server.cancel(RUN)
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert told(server) == ["STARTED"]
+    assert called(engine, "ask_to_stop", "kill") == ["ask_to_stop"]
+    assert RELEASE not in server.requests
 
 
-async def test_what_a_container_says_in_its_grace_period_still_arrives(
+@pytest.mark.row("cancel-running")
+async def test_the_last_words_of_a_cancelled_run_are_in_its_log(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("polite", say_goodbye_when_asked, handles_stop=True)
-    server.submit("run-1", "polite")
+    server.keeps_logs = True
+    server.submit(RUN, "polite")
     with trio.fail_after(10):
         async with start_worker() as worker:
-            await server.wait_for_event("PROGRESS", "run-1")
-            worker.active.trip_all(CancelReason.SHUTDOWN)
-            told = await server.wait_for_event("INFO", "run-1")
-            await end_of(worker, "run-1")
-    assert told["msg"] == "goodbye"
-    assert not engine.containers
+            await server.wait_for_event("PROGRESS", RUN)
+            server.cancel(RUN)
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert server.logs[RUN] == "goodbye\n"
+    assert told(server) == ["STARTED", "PROGRESS"]
 
 
-@pytest.mark.parametrize("phase", ["create", "start", "remove", "pull", "attach"])
-async def test_a_cancel_in_any_phase_leaves_nothing_behind(
-    phase: str, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
-) -> None:
-    engine.add_image("quick", local=phase != "pull")
-    with trio.fail_after(10):
-        async with start_worker() as worker:
-            with engine.hold(phase) as gate:
-                server.submit("run-1", "quick")
-                await gate.reached.wait()
-                server.cancel("run-1")
-                await server.wait_until(lambda: worker.context.is_run_cancelled("run-1"))
-            await end_of(worker, "run-1")
-    assert "FAILED" not in [e["type"] for e in server.events]
-    assert not engine.containers
-    assert not list(worker.settings.work_dir.iterdir())
-
-
-async def test_a_container_that_ignores_the_signal_is_killed_after_the_grace_period(
+@pytest.mark.row("cancel-pulling")
+async def test_a_cancel_while_pulling_ends_the_pull(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
-    engine.add_image("stubborn", sleep_for_ever, handles_stop=True)
-    server.submit("run-1", "stubborn")
-    with trio.fail_after(10):
-        async with start_worker(grace_s=0.05) as worker:
-            await server.wait_for_event("STARTED", "run-1")
-            server.cancel("run-1")
-            await end_of(worker, "run-1")
-    assert [method for method, _ in engine.calls if method in ("ask_to_stop", "kill")] == [
-        "ask_to_stop",
-        "kill",
-    ]
-    assert not engine.containers
-
-
-async def test_without_grace_a_container_is_killed_at_once(
-    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
-) -> None:
-    engine.add_image("stubborn", sleep_for_ever, handles_stop=True)
-    server.submit("run-1", "stubborn")
-    with trio.fail_after(10):
-        async with start_worker(grace_s=0) as worker:
-            await server.wait_for_event("STARTED", "run-1")
-            server.cancel("run-1")
-            await end_of(worker, "run-1")
-    assert "ask_to_stop" not in [method for method, _ in engine.calls]
-
-
-async def test_a_run_cancelled_before_its_start_starts_no_container(
-    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
-) -> None:
-    engine.add_image("quick")
+    engine.add_image("quick", local=False)
     with trio.fail_after(10):
         async with start_worker() as worker:
             with engine.hold("pull") as gate:
-                server.submit("run-1", "quick")
+                server.submit(RUN, "quick")
                 await gate.reached.wait()
-                server.runs["run-1"]["state"] = "COMPLETED"  # the worker only hears it at STARTED
-            await end_of(worker, "run-1")
-    assert "create" not in [method for method, _ in engine.calls]
+                await cancel_here(server, worker)
+                await end_of(worker, RUN)
+                while gate.opened.statistics().tasks_waiting:
+                    await trio.lowlevel.checkpoint()
+            assert_nothing_is_left(worker, engine)
     assert not server.events
+    assert not called(engine, "create")
 
 
-async def test_a_run_that_another_worker_has_is_stopped_here(
+@pytest.mark.row("cancel-pulling")
+async def test_a_pull_that_another_run_wants_goes_on_without_the_cancelled_one(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
-    engine.add_image("sleeper", sleep_for_ever)
-    server.submit("run-1", "sleeper")
+    engine.add_image("quick", local=False)
     with trio.fail_after(10):
         async with start_worker() as worker:
-            await server.wait_for_event("STARTED", "run-1")
-            server.runs["run-1"]["worker_id"] = "another"
-            await end_of(worker, "run-1")
-    assert [e["type"] for e in server.events] == ["STARTED"]
-    assert not engine.containers
+            with engine.hold("pull") as gate:
+                server.submit(RUN, "quick")
+                server.submit("run-2", "quick")
+                await gate.reached.wait()
+                await server.wait_until(lambda: len(worker.active.ids) == 2)
+                await cancel_here(server, worker)
+                await end_of(worker, RUN)
+                assert gate.opened.statistics().tasks_waiting == 1
+            await server.wait_for_event("COMPLETED", "run-2")
+            await end_of(worker, "run-2")
+            assert_nothing_is_left(worker, engine)
+    assert called(engine, "pull") == ["pull"]
+    assert {event["run_id"] for event in server.events} == {"run-2"}
+
+
+@pytest.mark.row("cancel-created")
+@pytest.mark.parametrize(
+    ("phase", "stopped_by"), [("create", []), ("attach", []), ("start", ["ask_to_stop"])]
+)
+async def test_a_cancel_before_the_container_runs_finishes_only_the_call_under_way(
+    phase: str,
+    stopped_by: list[str],
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+) -> None:
+    engine.add_image("sleeper", sleep_for_ever)
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            with engine.hold(phase) as gate:
+                server.submit(RUN, "sleeper")
+                await gate.reached.wait()
+                await cancel_here(server, worker)
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert told(server) == ["STARTED"]
+    assert called(engine, "start") == (["start"] if phase == "start" else [])
+    assert called(engine, "ask_to_stop", "kill") == stopped_by
+
+
+@pytest.mark.row("cancel-ignored")
+@pytest.mark.parametrize(("of_the_run", "of_the_worker"), [(None, 0.05), (0.05, 600)])
+async def test_a_container_that_ignores_the_signal_is_killed_after_the_runs_own_grace_period(
+    of_the_run: float | None,
+    of_the_worker: float,
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+) -> None:
+    engine.add_image("stubborn", sleep_for_ever, handles_stop=True)
+    server.submit(RUN, "stubborn", grace_s=of_the_run)
+    with trio.fail_after(10):
+        async with start_worker(grace_s=of_the_worker) as worker:
+            await server.wait_for_event("STARTED", RUN)
+            server.cancel(RUN)
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert called(engine, "ask_to_stop", "kill") == ["ask_to_stop", "kill"]
+    assert told(server) == ["STARTED"]
+
+
+@pytest.mark.row("cancel-ignored")
+@pytest.mark.parametrize(("of_the_run", "of_the_worker"), [(None, 0), (0, 600)])
+async def test_without_grace_a_container_is_killed_at_once(
+    of_the_run: float | None,
+    of_the_worker: float,
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+) -> None:
+    engine.add_image("stubborn", sleep_for_ever, handles_stop=True)
+    server.submit(RUN, "stubborn", grace_s=of_the_run)
+    with trio.fail_after(10):
+        async with start_worker(grace_s=of_the_worker) as worker:
+            await server.wait_for_event("STARTED", RUN)
+            server.cancel(RUN)
+            await end_of(worker, RUN)
+    assert called(engine, "ask_to_stop", "kill") == ["kill"]
+
+
+async def test_a_run_may_have_grace_where_its_worker_gives_none(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    engine.add_image("polite", say_goodbye_when_asked, handles_stop=True)
+    server.submit(RUN, "polite", grace_s=600)
+    with trio.fail_after(10):
+        async with start_worker(grace_s=0) as worker:
+            await server.wait_for_event("PROGRESS", RUN)
+            server.cancel(RUN)
+            await end_of(worker, RUN)
+    assert called(engine, "ask_to_stop", "kill") == ["ask_to_stop"]
+
+
+@pytest.mark.row("cancel-exiting")
+@pytest.mark.parametrize("point", ["wait", "output", "remove", "outputs", "log"])
+async def test_a_run_cancelled_after_its_container_exited_is_not_reported(
+    point: str,
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            async with held_after_the_exit(point, server, engine, monkeypatch):
+                await cancel_here(server, worker)
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert told(server) == ["STARTED"]
+    assert server.logs[RUN] == "words\n"
+    assert server.runs[RUN]["state"] == "CANCELLED"
+
+
+@pytest.mark.row("cancel-exiting")
+@pytest.mark.parametrize("exit_code", [0, 1])
+async def test_an_exit_and_a_cancel_in_the_same_moment_are_a_cancel(
+    exit_code: int, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    workers: list[Worker] = []
+
+    async def exit_when_cancelled(container: FakeContainer) -> int:
+        await server.wait_for_event("STARTED", RUN)
+        server.cancel(RUN)
+        workers[0].active.observe({RUN: "CANCELLED"})
+        return exit_code
+
+    engine.add_image("quick", exit_when_cancelled, handles_stop=True)
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            workers.append(worker)
+            server.submit(RUN, "quick")
+            await server.wait_for_event("STARTED", RUN)
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert told(server) == ["STARTED"]
+
+
+@pytest.mark.row("cancel-reporting")
+async def test_a_report_on_its_way_when_the_run_is_cancelled_is_refused_and_left(
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            async with held_after_the_exit("report", server, engine, monkeypatch):
+                await cancel_here(server, worker)
+                assert worker.active.ids == [RUN]  # until the server has answered the report
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert told(server) == ["STARTED"]
+    assert RELEASE not in server.requests
+
+
+@pytest.mark.row("cancel-reported")
+async def test_a_cancel_after_the_report_changes_nothing(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    reached, go_on = trio.Event(), trio.Event()
+
+    async def wait_there(ctx: ExecutionContext) -> ExecutionContext:
+        reached.set()
+        await go_on.wait()
+        return ctx
+
+    engine.add_image("quick", succeed_with_output)
+    server.submit(RUN, "quick")
+    with trio.fail_after(10):
+        pipeline = Pipeline([*execution_pipeline.steps, wait_there])
+        async with start_worker(pipeline=pipeline) as worker:
+            await reached.wait()
+            worker.active.observe({RUN: "CANCELLED"})
+            go_on.set()
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert told(server) == ["STARTED", "COMPLETED"]
+
+
+@pytest.mark.row("timeout-running")
+@pytest.mark.parametrize(
+    ("deaf", "signals"), [(False, ["ask_to_stop"]), (True, ["ask_to_stop", "kill"])]
+)
+async def test_a_time_limit_stops_the_container_in_the_same_way_and_is_reported(
+    deaf: bool,
+    signals: list[str],
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+) -> None:
+    engine.add_image("sleeper", sleep_for_ever, handles_stop=deaf)
+    server.submit(RUN, "sleeper", timeout_s=0.1, grace_s=0.05)
+    with trio.fail_after(10):
+        async with start_worker(grace_s=600) as worker:
+            failed = await server.wait_for_event("FAILED", RUN)
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert failed["payload"]["reason"] == "TIMED_OUT"
+    assert called(engine, "ask_to_stop", "kill") == signals
+
+
+@pytest.mark.row("timeout-cancelled")
+async def test_a_run_cancelled_while_its_time_limit_stops_it_has_not_failed(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    asked, finish = trio.Event(), trio.Event()
+
+    async def finish_when_told(container: FakeContainer) -> int:
+        await container.stop_asked.wait()
+        asked.set()
+        await finish.wait()
+        return 0
+
+    engine.add_image("slow", finish_when_told, handles_stop=True)
+    server.submit(RUN, "slow", timeout_s=0.1)
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            await asked.wait()
+            await cancel_here(server, worker)
+            finish.set()
+            await end_of(worker, RUN)
+            assert_nothing_is_left(worker, engine)
+    assert told(server) == ["STARTED"]

@@ -12,11 +12,17 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gyoza.client import AsyncGyozaClient
+from gyoza.models import OpRun
+from gyoza.testing import open_fake_engine
+from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.logs.demultiplexer import STDERR, STDOUT, Demultiplexer
 from gyoza.worker.logs.events import MAX_EVENT, PREFIX, EventParser, OpEvent, parse_event
 from gyoza.worker.logs.output import ContainerOutput
 from gyoza.worker.logs.spool import LogSpool
 from gyoza.worker.logs.tail import Tail, last_lines
+from gyoza.worker.reports.events import EventReporter
+from gyoza.worker.run_record import RunRecord
 
 INFO = PREFIX + b'{"type": "INFO", "msg": "hello", "payload": {"a": [1]}}'
 
@@ -114,7 +120,7 @@ def test_the_tail_keeps_the_end() -> None:
 
 
 def test_what_exceeds_the_spool_is_cut_with_a_word_and_the_end_is_kept(tmp_path: Path) -> None:
-    spool = LogSpool(tmp_path, cap=10)
+    spool = LogSpool(tmp_path / "log", cap=10)
     for text in ("0123456789", "cut away", "the end"):
         spool.append(text)
     spool.finish("away the end"[-7:])
@@ -122,17 +128,13 @@ def test_what_exceeds_the_spool_is_cut_with_a_word_and_the_end_is_kept(tmp_path:
     spool.finish("nothing was cut since")
     assert spool.size == len(spool.read(0))
     spool.close()
-    assert not list(tmp_path.iterdir())
 
 
-def test_a_chunk_of_the_spool_never_ends_inside_a_character(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gyoza.worker.logs.spool.CHUNK", 4)
-    spool = LogSpool(tmp_path)
+def test_a_chunk_of_the_spool_never_ends_inside_a_character(tmp_path: Path) -> None:
+    spool = LogSpool(tmp_path / "log")
     spool.append("éé€")
-    assert spool.read(0) == "éé"
-    assert spool.read(4) == "€"
+    assert spool.read(0, 4) == "éé"
+    assert spool.read(4, 4) == "€"
     spool.close()
 
 
@@ -148,14 +150,23 @@ class Blocks:
 
 
 async def follow(tmp_path: Path, *blocks: bytes) -> tuple[str, list[OpEvent], str]:
-    spool = LogSpool(tmp_path)
-    events: list[OpEvent] = []
-    output = ContainerOutput(spool, events.append, lambda: None, trio.CapacityLimiter(1))
-    with trio.fail_after(5):
-        await output.follow(Blocks(*blocks))
+    record = RunRecord.create(tmp_path / "r.1", OpRun("r"))
+    limiter = trio.CapacityLimiter(1)
+    async with (
+        AsyncGyozaClient("http://nowhere.invalid", "key") as client,
+        open_fake_engine() as engine,
+    ):
+        reporter = EventReporter(client, ContainerIdentity("w", "r", 1), record, limiter)
+        output = ContainerOutput(record, reporter, lambda: None, limiter)
+        output.container_exited(disturbed=False)
+        with trio.fail_after(5):
+            await output.follow(engine, "container", Blocks(*blocks))
     assert output.ended.is_set()
-    spooled = spool.read(0)
-    spool.close()
+    record.close()
+    again = RunRecord.load(record.directory)
+    spooled = again.spool.read(0)
+    events = [OpEvent(e["type"], e["msg"], e["payload"]) for e in again.unsent]
+    again.close()
     return output.tail.text(), events, spooled
 
 

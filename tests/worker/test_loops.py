@@ -1,6 +1,7 @@
-"""The loops around the runs: heartbeats, claims, state refresh, engine watch, leftovers."""
+"""The loops around the runs: heartbeats, claims, state refresh; the settings."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,10 @@ import pytest
 import trio
 import trio.testing
 
-from gyoza.testing import FakeContainerEngine, open_fake_engine
+from gyoza.testing import FakeContainerEngine
 from gyoza.worker.backoff import Backoff
-from gyoza.worker.containers.engine import ContainerSpec
-from gyoza.worker.containers.labels import ContainerIdentity
-from gyoza.worker.errors import OpDirNotRemoved, SettingsError
+from gyoza.worker.errors import SettingsError
 from gyoza.worker.execution_pipeline import ExecutionContext, Pipeline, execution_pipeline
-from gyoza.worker.runner import leftovers
-from gyoza.worker.runner.engine_watch import EngineWatch
 from gyoza.worker.runner.supervisor import open_worker, run_worker
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import WorkerContext
@@ -45,7 +42,7 @@ async def test_heartbeats_go_on_and_list_what_runs(
     assert beat["worker_id"] == "w1"
     assert beat["tags"] == ["fast"]
     assert beat["resources"] == {"cpu_cores": 2, "ram_mb": 1024, "gpus": []}
-    assert beat["engine"] == "ok"
+    assert (beat["engine"], beat["disk"]) == ("ok", "ok")
     [running] = beat["running_ops"]
     assert (running["id"], running["image"], running["constraints"]["cpu"]) == (
         "run-1",
@@ -231,45 +228,6 @@ async def test_a_state_that_cannot_be_read_is_asked_for_again(
             await end_of(worker, "run-1")
 
 
-async def test_what_an_earlier_start_left_is_removed_and_its_run_given_back(
-    server: SmallServer,
-    engine: FakeContainerEngine,
-    settings: WorkerSettings,
-    start_worker: StartWorker,
-) -> None:
-    engine.add_image("sleeper", sleep_for_ever)
-    identity = ContainerIdentity("w1", "run-0", 1)
-    old = ContainerSpec(name=identity.name, image="sleeper", labels=identity.labels)
-    odd = ContainerSpec(name="odd", image="sleeper", labels={"gyoza.worker_id": "w1"})
-    other = ContainerSpec(name="other", image="sleeper", labels={"gyoza.worker_id": "w2"})
-    for spec in (old, odd, other):
-        await engine.start(await engine.create(spec))
-    left = settings.work_dir / "w1" / "run-0.1" / "gyoza"
-    left.mkdir(parents=True)
-    (settings.work_dir / "w1" / "note").write_text("a file stays")
-    with trio.fail_after(10):
-        async with start_worker():
-            assert [c.spec.name for c in engine.containers.values()] == ["other"]
-            assert not left.parent.exists()
-            assert "POST /runs/run-0/release" in server.requests
-
-
-async def test_a_folder_that_cannot_be_removed_does_not_keep_a_worker_from_starting(
-    settings: WorkerSettings,
-    start_worker: StartWorker,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def refuse(op_dir: Path) -> None:
-        raise OpDirNotRemoved(f"{op_dir} stays.")
-
-    monkeypatch.setattr(leftovers, "remove_op_dir", refuse)
-    (settings.work_dir / "w1" / "run-0.1").mkdir(parents=True)
-    with trio.fail_after(10):
-        async with start_worker():
-            assert "run-0.1 stays." in caplog.text
-
-
 async def test_two_workers_of_one_name_do_not_start_on_one_machine(
     engine: FakeContainerEngine, settings: WorkerSettings
 ) -> None:
@@ -297,26 +255,6 @@ async def test_resources_are_detected_if_no_context_is_given(
         assert worker.context.resources.cpu_cores >= 1
 
 
-async def test_nothing_is_claimed_while_the_engine_is_away(
-    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with open_fake_engine() as engine, trio.open_nursery() as nursery:
-        watch = EngineWatch(engine)
-        nursery.start_soon(watch.serve)
-        await watch.wait_until_up()
-        with caplog.at_level(logging.INFO):
-            engine.unavailable = True
-            await trio.sleep(25)
-            assert not watch.up
-            engine.unavailable = False
-            await watch.wait_until_up()
-        assert watch.up
-        await trio.sleep(25)
-        nursery.cancel_scope.cancel()
-    assert caplog.text.count("Nothing is claimed") == 1
-    assert caplog.text.count("answers again") == 1
-
-
 async def test_backoff_doubles_up_to_a_cap_and_begins_anew(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -338,10 +276,16 @@ def test_settings_say_in_one_sentence_what_is_wrong() -> None:
     cases: list[tuple[Callable[[], WorkerSettings], str]] = [
         (lambda: WorkerSettings(worker_id="../w"), "not a valid worker id"),
         (lambda: WorkerSettings(max_concurrency=0), "max_concurrency must be at least 1"),
-        (lambda: WorkerSettings(grace_s=-1), "grace_s must not be negative"),
+        (lambda: WorkerSettings(grace_s=-1), "grace must be at least 0, not -1"),
+        (lambda: WorkerSettings(drain_timeout_s=math.nan), "drain_timeout must be at least 0"),
+        (lambda: WorkerSettings(heartbeat_s=0), "heartbeat must be at least 0.01"),
+        (lambda: WorkerSettings(max_runs=0), "max_runs must be at least 1"),
+        (lambda: WorkerSettings(idle_exit_s=0), "idle_exit must be at least 0.01"),
+        (lambda: WorkerSettings(min_free_mb=-1), "min_free_mb must be at least 0"),
+        (lambda: WorkerSettings(fence_after_s=9), "fence_after must be at least two heartbeats"),
         (lambda: WorkerSettings.from_env({"GYOZA_PULL_POLICY": "often"}), "always, missing"),
         (lambda: WorkerSettings.from_env({"GYOZA_MAX_CONCURRENCY": "x"}), "a whole number"),
-        (lambda: WorkerSettings.from_env({"GYOZA_GRACE_S": "long"}), "must be a number"),
+        (lambda: WorkerSettings.from_env({"GYOZA_GRACE": "long"}), "must be a number"),
     ]
     for make, sentence in cases:
         with pytest.raises(SettingsError, match=sentence):
@@ -353,11 +297,18 @@ def test_settings_come_from_the_environment_and_flags_win() -> None:
         "GYOZA_WORKER_ID": "w7",
         "GYOZA_WORKER_TAGS": "gpu, fast,",
         "GYOZA_WORK_DIR": "/work-dir",
-        "GYOZA_HEARTBEAT_S": "2.5",
+        "GYOZA_HEARTBEAT": "2.5",
+        "GYOZA_FENCE_AFTER": "40",
+        "GYOZA_DRAIN_TIMEOUT": "0",
+        "GYOZA_MAX_RUNS": "3",
+        "GYOZA_IDLE_EXIT": "60",
+        "GYOZA_MIN_FREE_MB": "0",
     }
     settings = WorkerSettings.from_env(environ, worker_id="w8", grace_s=None)
     assert settings.worker_id == "w8"
     assert settings.tags == ["gpu", "fast"]
     assert settings.work_dir == Path("/work-dir")
-    assert settings.heartbeat_s == 2.5
+    assert (settings.heartbeat_s, settings.fence_after_s) == (2.5, 40)
+    assert (settings.max_runs, settings.idle_exit_s, settings.min_free_mb) == (3, 60, 0)
+    assert settings.drain_timeout_s == 0
     assert settings.grace_s == 10

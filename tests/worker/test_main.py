@@ -38,7 +38,7 @@ def test_an_error_that_nobody_foresaw_keeps_its_group(monkeypatch: pytest.Monkey
             nursery.start_soon(trio.sleep_forever)
             raise ZeroDivisionError
 
-    monkeypatch.setattr(main, "_worker_with_signals", broken)
+    monkeypatch.setattr(main, "work_until_told", broken)
     with pytest.raises(ExceptionGroup) as caught:
         main.run(WorkerSettings())
     assert caught.group_contains(ZeroDivisionError)
@@ -50,7 +50,7 @@ def test_of_a_group_of_errors_the_known_one_is_told(monkeypatch: pytest.MonkeyPa
             services.start_soon(trio.sleep_forever)
             raise SettingsError("Wrong key.")
 
-    monkeypatch.setattr(main, "_worker_with_signals", refused)
+    monkeypatch.setattr(main, "work_until_told", refused)
     with pytest.raises(SettingsError, match=r"Wrong key\."):
         main.run(WorkerSettings())
 

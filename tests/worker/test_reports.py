@@ -1,18 +1,20 @@
 """What reaches the server of a run: events in order and once, logs by offset, through failures."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
 
 from gyoza.client import AsyncGyozaClient, endpoints
 from gyoza.client.retry import REPORT
-from gyoza.models import EventType
+from gyoza.models import EventType, OpRun
 from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker import backoff
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.reports import events
 from gyoza.worker.reports.events import EventReporter
+from gyoza.worker.run_record import RunRecord
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
 
@@ -122,13 +124,19 @@ async def test_a_failure_that_the_server_no_longer_wants_is_left_out(
     assert [e["type"] for e in server.events] == ["STARTED"]
 
 
+def reporter_of(client: AsyncGyozaClient, tmp_path: Path) -> EventReporter:
+    record = RunRecord.create(tmp_path / "run-1.1", OpRun("run-1"))
+    identity = ContainerIdentity("w1", "run-1", 1)
+    return EventReporter(client, identity, record, trio.CapacityLimiter(1))
+
+
 async def test_a_flood_of_events_is_bounded_and_counted(
-    server: SmallServer, monkeypatch: pytest.MonkeyPatch
+    server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "MAX_QUEUED", 3)
     server.submit("run-1", "any")
     async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
-        reporter = EventReporter(client, ContainerIdentity("w1", "run-1", 1))
+        reporter = reporter_of(client, tmp_path)
         for number in range(5):
             reporter.note(EventType.INFO, f"news {number}")
         nursery.start_soon(reporter.serve)
@@ -144,10 +152,12 @@ async def test_a_flood_of_events_is_bounded_and_counted(
     ]
 
 
-async def test_of_waiting_progress_only_the_latest_is_sent(server: SmallServer) -> None:
+async def test_of_waiting_progress_only_the_latest_is_sent(
+    server: SmallServer, tmp_path: Path
+) -> None:
     server.submit("run-1", "any")
     async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
-        reporter = EventReporter(client, ContainerIdentity("w1", "run-1", 1))
+        reporter = reporter_of(client, tmp_path)
         for percent in range(100):
             reporter.note(EventType.PROGRESS, percent)
         nursery.start_soon(reporter.serve)

@@ -1,15 +1,15 @@
 """What the built-in steps of one run work with, and how long it lives.
 
-`open_run` is the run's nursery: reports and logs live in it, outside the run's cancel scope, so
-that the last words of a cancelled container still find their way.
+`open_run` is the run's nursery: reports, logs and the container's output live in it, outside the
+run's cancel scope, so that the last words of a cancelled container still find their way.
 """
 
 import logging
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -18,13 +18,14 @@ from gyoza.models import EventType, FailureReason
 from gyoza.worker.containers.engine import ContainerEngine
 from gyoza.worker.containers.gpus import GpuPool
 from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.containers.outages import through_outages
 from gyoza.worker.containers.pulls import SharedPulls
-from gyoza.worker.errors import LeaseLost, WorkerError
+from gyoza.worker.errors import LeaseLost, RunInterrupted, WorkerError
 from gyoza.worker.execution_pipeline.types import ExecutionContext
-from gyoza.worker.logs.spool import LogSpool
 from gyoza.worker.logs.tail import last_lines
 from gyoza.worker.reports.events import EventReporter
 from gyoza.worker.reports.logs import LogShipper
+from gyoza.worker.run_record import RunRecord
 from gyoza.worker.settings import WorkerSettings
 
 KEY = "gyoza.run_scope"
@@ -32,6 +33,8 @@ KEY = "gyoza.run_scope"
 
 FLUSH_S = 10.0
 """Seconds the end of a log may take to reach the server before the run's end is reported."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ class Toolbox:
 
     Attributes:
         files: Limits the threads that read and write run files.
+        doubt_engine: Called when the engine does not answer; runs wait then until it does. None
+            for a script, which is told at once.
     """
 
     settings: WorkerSettings
@@ -50,22 +55,49 @@ class Toolbox:
     gpus: GpuPool
     client: AsyncGyozaClient
     files: trio.CapacityLimiter
+    doubt_engine: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunScope:
     """What the steps of one run work with, found in the context's `extras`.
 
     Attributes:
+        record: What has happened so far, also in an earlier life of the worker.
         tasks: The run's nursery; ends after the run's cancel scope.
+        container_left: The container could not be removed; the sweep will.
     """
 
     tools: Toolbox
     identity: ContainerIdentity
+    record: RunRecord
     reporter: EventReporter
-    spool: LogSpool
     shipper: LogShipper
     tasks: trio.Nursery
+    container_left: bool = False
+
+    @property
+    def owes_result(self) -> bool:
+        """Whether the op has run to its end and what came of it is not recorded yet."""
+        unknown = self.record.end is None and not self.reporter.lost.is_set()
+        return self.record.exited is not None and unknown
+
+    @property
+    def owes_report(self) -> bool:
+        """Whether the attempt has come to its end and the server has not yet taken all of it."""
+        taken = self.reporter.settled and self.shipper.done.is_set()
+        return self.record.finished and not taken and not self.reporter.lost.is_set()
+
+    async def through_outages(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what the call to the engine returns, waiting for the engine if need be."""
+        if self.tools.doubt_engine is None:
+            return await call()
+        who = f"Run {self.identity.run_id}"
+        return await through_outages(call, who, self.tools.doubt_engine)
+
+    async def in_thread(self, function: Callable[..., T], *args: object) -> T:
+        """Run a blocking function on the run's files in a thread."""
+        return await trio.to_thread.run_sync(function, *args, limiter=self.tools.files)
 
     async def report_end(
         self, kind: EventType, msg: str, payload: dict[str, Any], summary: dict[str, Any]
@@ -90,40 +122,50 @@ def scope_of(ctx: ExecutionContext) -> RunScope:
     return scope
 
 
+def grace_of(ctx: ExecutionContext) -> float:
+    """Return the seconds between the stop signal and SIGKILL: the run's own, else the worker's."""
+    own: float | None = ctx.extras.get("grace_s")
+    return scope_of(ctx).tools.settings.grace_s if own is None else own
+
+
 @asynccontextmanager
 async def open_run(
-    ctx: ExecutionContext, tools: Toolbox, reporter: EventReporter, *, ship_logs: bool = True
+    ctx: ExecutionContext,
+    tools: Toolbox,
+    record: RunRecord,
+    reporter: EventReporter,
+    *,
+    ship_logs: bool = True,
 ) -> AsyncGenerator[RunScope]:
-    """Give the context a scope for as long as the block lasts, and flush its reports after.
+    """Give the context a scope for as long as the block lasts.
 
     Without `ship_logs` the log stays in the context alone.
     """
     identity = reporter.identity
-    work_dir = tools.settings.work_dir
-    spool = await trio.to_thread.run_sync(LogSpool, work_dir, limiter=tools.files)
-    shipper = LogShipper(tools.client, identity, spool, tools.files)
+    shipper = LogShipper(tools.client, identity, record, tools.files)
     try:
         async with trio.open_nursery() as tasks:
             tasks.start_soon(reporter.serve)
             tasks.start_soon(shipper.serve if ship_logs else shipper.discard)
-            scope = ctx.extras[KEY] = RunScope(tools, identity, reporter, spool, shipper, tasks)
+            scope = RunScope(tools, identity, record, reporter, shipper, tasks)
+            ctx.extras[KEY] = scope
             yield scope
-            with trio.move_on_after(FLUSH_S):
-                await shipper.finish()
             tasks.cancel_scope.cancel()
     finally:
         ctx.extras.pop(KEY, None)
-        spool.close()
 
 
 async def report_failure(ctx: ExecutionContext, error: Exception) -> None:
     """Mark the run FAILED on the server, unless its end is known there or not ours to tell.
 
-    An error that a cancel brought about is none: cancelled is not failed.
+    An error that a cancel brought about is none: cancelled is not failed. Nor is one of the engine
+    or the machine that ended the container: the run is given back.
     """
     scope = ctx.extras.get(KEY)
     cancelled = trio.current_effective_deadline() == -math.inf
-    if cancelled or not isinstance(scope, RunScope) or scope.reporter.settled:
+    if cancelled or not isinstance(scope, RunScope) or isinstance(error, RunInterrupted):
+        return
+    if scope.reporter.settled or scope.reporter.lost.is_set():
         return
     known = isinstance(error, WorkerError)
     message = str(error) if known else f"{type(error).__name__}: {error}"

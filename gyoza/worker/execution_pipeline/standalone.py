@@ -2,23 +2,30 @@
 
 import logging
 import uuid
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import trio
 
 from gyoza.client import AsyncGyozaClient, ClientError
+from gyoza.models import OpRun
 from gyoza.worker.containers.docker_engine import open_docker_engine
 from gyoza.worker.containers.gpus import GpuPool
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.containers.pulls import SharedPulls
 from gyoza.worker.execution_pipeline.run_scope import Toolbox, open_run
 from gyoza.worker.execution_pipeline.types import ExecutionContext
+from gyoza.worker.op_io.op_dir import remove_op_dir
 from gyoza.worker.reports.events import EventReporter, Report
+from gyoza.worker.run_record import RunRecord
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import detect_resources
+
+CLEANUP_S = 60.0
+"""Seconds that removing the run directory may take."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +33,19 @@ logger = logging.getLogger(__name__)
 class _ScriptReporter(EventReporter):
     """Tells the server if there is one that knows the run; the script has the result anyway."""
 
-    def __init__(self, client: AsyncGyozaClient, identity: ContainerIdentity, told: str) -> None:
-        super().__init__(client, identity)
-        self._told = told
+    told = ""
+    """The run's id at the server; empty if there is none to be told."""
 
     async def _send(self, report: Report) -> None:
-        if not self._told:
+        if not self.told:
             return
         try:
             await self._client.add_event(
-                self._told, report.type, report.msg, report.payload, summary=report.summary
+                self.told, report.type, report.msg, report.payload, summary=report.summary
             )
         except (ClientError, httpx.HTTPStatusError) as error:
-            logger.warning("Run %s goes on unreported: %s", self._told, error)
-            self._told = ""
+            logger.warning("Run %s goes on unreported: %s", self.told, error)
+            self.told = ""
 
 
 async def run_standalone(step: Callable[[ExecutionContext], Any], ctx: ExecutionContext) -> Any:
@@ -49,8 +55,6 @@ async def run_standalone(step: Callable[[ExecutionContext], Any], ctx: Execution
         Exception: Whatever the step raised, bare.
     """
     settings = WorkerSettings.from_env()
-    settings = replace(settings, work_dir=settings.work_dir / "_scripts")  # no worker id
-    settings.work_dir.mkdir(parents=True, exist_ok=True)
     # An id of its own: this machine's worker removes what carries its id when it starts.
     script = f"script-{uuid.uuid4().hex}"
     identity = ContainerIdentity(script, ctx.oprun_id or script, attempt=1)
@@ -69,12 +73,28 @@ async def run_standalone(step: Callable[[ExecutionContext], Any], ctx: Execution
             client=client,
             files=trio.CapacityLimiter(4),
         )
-        reporter = _ScriptReporter(client, identity, told=ctx.oprun_id)
-        async with open_run(ctx, tools, reporter, ship_logs=False):
-            try:
-                ctx = await step(ctx)
-            except Exception as error:  # noqa: BLE001  raised below, outside the nurseries' groups
-                failure = error
+        directory = settings.work_dir / "_scripts" / script  # no worker id begins like this
+        async with _record(directory, OpRun(id=identity.run_id), tools.files) as record:
+            reporter = _ScriptReporter(client, identity, record, tools.files)
+            reporter.told = ctx.oprun_id
+            async with open_run(ctx, tools, record, reporter, ship_logs=False):
+                try:
+                    ctx = await step(ctx)
+                except Exception as error:  # noqa: BLE001  raised below, outside the groups
+                    failure = error
     if failure:
         raise failure
     return ctx
+
+
+@asynccontextmanager
+async def _record(
+    directory: Path, run: OpRun, limiter: trio.CapacityLimiter
+) -> AsyncGenerator[RunRecord]:
+    record = await trio.to_thread.run_sync(RunRecord.create, directory, run, limiter=limiter)
+    try:
+        yield record
+    finally:
+        record.close()
+        with trio.move_on_after(CLEANUP_S, shield=True):
+            await trio.to_thread.run_sync(remove_op_dir, directory, limiter=limiter)

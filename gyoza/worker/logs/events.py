@@ -46,11 +46,20 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class EventParser:
-    """Separates the events of one stream from its ordinary bytes, for blocks cut anywhere."""
+    """Separates the events of one stream from its ordinary bytes, for blocks cut anywhere.
 
-    def __init__(self) -> None:
+    Attributes:
+        at_line_start: Whether what is held back, or else what comes next, begins a line.
+    """
+
+    def __init__(self, *, at_line_start: bool = True) -> None:
         self._held = b""
-        self._at_line_start = True
+        self.at_line_start = at_line_start
+
+    @property
+    def held(self) -> int:
+        """Bytes held back so far."""
+        return len(self._held)
 
     def feed(self, data: bytes) -> Iterator[bytes | OpEvent]:
         """Yield ordinary bytes and events in order; holds back what may become an event."""
@@ -76,7 +85,7 @@ class EventParser:
 
     def _find(self, data: bytes, at: int) -> int:
         """Return where a line begins that is an event or may become one, else the end."""
-        if self._at_line_start and data.startswith(PREFIX[: len(data) - at], at):
+        if self.at_line_start and data.startswith(PREFIX[: len(data) - at], at):
             return at
         found = data.find(b"\n" + PREFIX, at)
         if found >= 0:
@@ -87,5 +96,5 @@ class EventParser:
 
     def _ordinary(self, data: bytes) -> Iterator[bytes]:
         if data:
-            self._at_line_start = data.endswith(b"\n")
+            self.at_line_start = data.endswith(b"\n")
             yield data

@@ -1,31 +1,68 @@
-"""Follows one container's output: reads blocks, finds events, keeps the tail, fills the spool."""
+"""Follows one container's output: reads blocks, finds events, keeps the tail, fills the record.
+
+The output is taken from the attach stream, which is opened before the start and misses nothing. If
+that breaks, or the worker was away, it goes on with what the engine has kept of the output, from
+its first byte: of each stream as many bytes are passed over as were taken before.
+"""
 
 import codecs
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import trio
 
-from gyoza.worker.containers.engine import LogStream
+from gyoza.worker.backoff import Backoff
+from gyoza.worker.containers.engine import ContainerEngine, LogStream
+from gyoza.worker.errors import EngineError, EngineUnavailable
 from gyoza.worker.logs.demultiplexer import STDERR, STDOUT, Demultiplexer
 from gyoza.worker.logs.events import EventParser, OpEvent
-from gyoza.worker.logs.spool import LogSpool
-from gyoza.worker.logs.tail import Tail
+from gyoza.worker.logs.tail import MAX_TAIL, Tail
+from gyoza.worker.reports.events import EventReporter
+from gyoza.worker.run_record import Position, RunRecord
 
 BLOCKS = 4
 """Blocks read ahead of the parser; beyond that the job is slowed, never memory filled."""
+
+LOOK_AGAIN_S = 1.0
+"""Seconds after the end of a stream within which the container has exited, unless it broke."""
+
+KEPT_PIECE = 16 * 1024
+"""Bytes of a line that the engine keeps before the line is finished."""
 
 logger = logging.getLogger(__name__)
 
 
 class _TextStream:
-    """One of the two streams: its own event parser and its own UTF-8 decoder."""
+    """One of the two streams: its own event parser and its own UTF-8 decoder.
 
-    def __init__(self) -> None:
-        self._parser = EventParser()
+    Attributes:
+        seen: Bytes of the stream that were fed.
+        unfinished: Those at their end that an engine that goes down may lose: it keeps whole lines,
+            and whole pieces of long ones.
+    """
+
+    def __init__(self, seen: int = 0, *, line_start: bool = True) -> None:
+        self.unfinished = b""
+        self._parser = EventParser(at_line_start=line_start)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.seen = seen
+
+    @property
+    def undecided(self) -> int:
+        """Bytes at the end of those seen that are neither text nor event yet."""
+        return len(self._decoder.getstate()[0]) + self._parser.held
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether what is undecided, or else what comes next, begins a line."""
+        return self._parser.at_line_start and not self._decoder.getstate()[0]
 
     def feed(self, data: bytes) -> Iterator[str | OpEvent]:
+        self.seen += len(data)
+        line = data[data.rfind(b"\n") + 1 :]
+        line = line if len(line) < len(data) else self.unfinished + data
+        self.unfinished = line[len(line) // KEPT_PIECE * KEPT_PIECE :]
         for item in self._parser.feed(data):
             yield item if isinstance(item, OpEvent) else self._decoder.decode(item)
 
@@ -35,14 +72,39 @@ class _TextStream:
         yield self._decoder.decode(b"", final=True)
 
 
+class _PassOver:
+    """Leaves out what has been seen of a stream that is read from its first byte once more."""
+
+    def __init__(self, stream: _TextStream) -> None:
+        self._stream = stream
+        self._sure = stream.seen - len(stream.unfinished)
+        self._unfinished = stream.unfinished
+        self._matched = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what of the data is new."""
+        known = min(self._sure, len(data))
+        self._sure -= known
+        data = data[known:]
+        expected = self._unfinished[self._matched : self._matched + len(data)]
+        if data.startswith(expected):
+            self._matched += len(expected)
+            return data[len(expected) :]
+        # The engine has lost the unfinished line when it went down, and this came after it.
+        self._stream.seen -= len(self._unfinished)
+        data = self._unfinished[: self._matched] + data
+        self._unfinished = b""
+        return data
+
+
 class ContainerOutput:
-    """What one container writes, from the attach stream to events, tail and spool.
+    """What one container writes, from the engine's streams to events, tail and record.
 
     Args:
-        spool: Takes the ordinary text.
-        on_event: Called for every event, in order; must not block.
-        on_text: Called when the spool has grown.
-        limiter: For the threads that write the spool.
+        record: Says where to go on, and takes text and events.
+        reporter: Sends the events once they are recorded.
+        on_text: Called when there is more text to ship.
+        limiter: For the threads that write the record.
 
     Attributes:
         tail: The end of the ordinary text.
@@ -51,62 +113,167 @@ class ContainerOutput:
 
     def __init__(
         self,
-        spool: LogSpool,
-        on_event: Callable[[OpEvent], None],
+        record: RunRecord,
+        reporter: EventReporter,
         on_text: Callable[[], None],
         limiter: trio.CapacityLimiter,
     ) -> None:
         self.tail = Tail()
+        self.tail.add(record.spool.end(MAX_TAIL))
         self.ended = trio.Event()
-        self._spool: LogSpool | None = spool
-        self._on_event = on_event
+        self._record = record
+        self._reporter = reporter
         self._on_text = on_text
         self._limiter = limiter
+        self._recorded = True
+        position = record.position
+        self._streams = {
+            number: _TextStream(seen, line_start=start)
+            for number, seen, start in zip(
+                (STDOUT, STDERR), position.taken, position.line_starts, strict=True
+            )
+        }
+        self._exited = trio.Event()
+        self._whole = True
+        self._blocks = 0
 
-    async def follow(self, stream: LogStream) -> None:
-        """Take the stream to its end; a reader and a parser task with a few blocks in between."""
-        send, receive = trio.open_memory_channel[bytes](BLOCKS)
+    async def end(self, stall_s: float) -> None:
+        """Wait for the end of the output once the container has exited.
+
+        Returns as well if nothing of it came for `stall_s` seconds, or the container has not
+        exited.
+        """
+        while self._exited.is_set() and not self.ended.is_set():
+            blocks = self._blocks
+            with trio.move_on_after(stall_s):
+                await self.ended.wait()
+            if blocks == self._blocks:
+                return
+
+    def container_exited(self, *, disturbed: bool) -> None:
+        """Say that the container has exited; `disturbed`, that the stream may have broken."""
+        self._whole = self._whole and not disturbed
+        self._exited.set()
+
+    async def follow(
+        self, engine: ContainerEngine, container_id: str, attached: LogStream | None = None
+    ) -> None:
+        """Take the output to its end, which is after `container_exited`.
+
+        Args:
+            engine: Where the container is.
+            container_id: Its id.
+            attached: Its attach stream, opened before its start; none if it was started before.
+        """
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, stream, send)
-                nursery.start_soon(self._parse, receive)
+            await self._follow(engine, container_id, attached)
         finally:
             self.ended.set()
+
+    async def _follow(
+        self, engine: ContainerEngine, container_id: str, attached: LogStream | None
+    ) -> None:
+        if attached:
+            await self._take_stream(attached)
+            with trio.move_on_after(LOOK_AGAIN_S):
+                await self._exited.wait()
+        else:
+            self._whole = False
+        while not self._exited.is_set():
+            self._whole = False
+            await self._take_kept(engine, container_id, follow=True)
+            with trio.move_on_after(LOOK_AGAIN_S):
+                await self._exited.wait()
+        backoff = Backoff()
+        while not self._whole:
+            self._whole = await self._take_kept(engine, container_id, follow=False)
+            if not self._whole:
+                await backoff.wait()
+        await self._take((i for stream in self._streams.values() for i in stream.close()), end=True)
+
+    async def _take_kept(self, engine: ContainerEngine, container_id: str, *, follow: bool) -> bool:
+        """Take what the engine has kept, from where we are; return whether that worked."""
+        seen = {number: _PassOver(stream) for number, stream in self._streams.items()}
+        worked = True
+        try:
+            async with engine.logs(container_id, follow=follow) as stream:
+                await self._take_stream(stream, seen)
+        except* EngineUnavailable as errors:
+            logger.debug("Run %s: %s", self._record.run.id, errors)
+            worked = False
+        except* EngineError as errors:
+            logger.warning(
+                "Run %s: the rest of its output is lost: %s",
+                self._record.run.id,
+                errors.exceptions[0],
+            )
+        return worked
+
+    async def _take_stream(
+        self, stream: LogStream, seen: dict[int, _PassOver] | None = None
+    ) -> None:
+        """Take a stream to its end; a reader and a parser task with a few blocks in between."""
+        send, receive = trio.open_memory_channel[bytes](BLOCKS)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, stream, send)
+            nursery.start_soon(self._parse, receive, seen or {})
 
     async def _read(self, stream: LogStream, send: trio.MemorySendChannel[bytes]) -> None:
         async with send:
             while block := await stream.receive():
                 await send.send(block)
 
-    async def _parse(self, receive: trio.MemoryReceiveChannel[bytes]) -> None:
+    async def _parse(
+        self, receive: trio.MemoryReceiveChannel[bytes], seen: dict[int, _PassOver]
+    ) -> None:
         demultiplexer = Demultiplexer()
-        streams = {STDOUT: _TextStream(), STDERR: _TextStream()}
         async with receive:
             async for block in receive:
-                pieces = demultiplexer.feed(block)
-                await self._take(i for number, data in pieces for i in streams[number].feed(data))
-        await self._take(i for stream in streams.values() for i in stream.close())
-        if self._spool:
-            await self._in_thread(self._spool.finish, self.tail.text())
+                self._blocks += 1
+                await self._take(self._items(demultiplexer.feed(block), seen))
 
-    async def _take(self, items: Iterator[str | OpEvent]) -> None:
+    def _items(
+        self, pieces: Iterator[tuple[int, bytes]], seen: dict[int, _PassOver]
+    ) -> Iterator[str | OpEvent]:
+        for number, data in pieces:
+            new = seen[number].feed(data) if seen else data
+            if new:
+                yield from self._streams[number].feed(new)
+
+    async def _take(self, items: Iterator[str | OpEvent], *, end: bool = False) -> None:
         texts: list[str] = []
+        events: list[OpEvent] = []
         for item in items:
             if isinstance(item, OpEvent):
-                self._on_event(item)
+                events.append(item)
             else:
                 texts.append(item)
-        if text := "".join(texts):
-            self.tail.add(text)
-            if self._spool:
-                await self._in_thread(self._spool.append, text)
+        text = "".join(texts)
+        self.tail.add(text)
+        reports = self._reporter.admit(events)
+        await self._keep(text, [r.fact for r in reports if r.lasting], end=end)
+        self._reporter.put(*reports)
 
-    async def _in_thread(self, write: Callable[[str], None], text: str) -> None:
-        """Write to the spool; a full disk costs the server's copy of the log, not the run."""
+    async def _keep(self, text: str, events: list[dict[str, object]], *, end: bool) -> None:
+        """Record a block; a full disk costs the server's copy of the log, not the run."""
+        if not self._recorded:
+            return
+        streams = self._streams.values()
+        position = Position(
+            tuple(stream.seen - stream.undecided for stream in streams),
+            tuple(stream.at_line_start for stream in streams),
+        )
+        keep = partial(
+            self._record.note_output, text, events, position, self.tail.text() if end else None
+        )
         try:
-            await trio.to_thread.run_sync(write, text, limiter=self._limiter)
+            await trio.to_thread.run_sync(keep, limiter=self._limiter)
         except OSError as error:
-            logger.warning("The rest of a run's log does not reach the server: %s", error)
-            self._spool = None
+            logger.warning(
+                "Run %s: the rest of its log does not reach the server: %s",
+                self._record.run.id,
+                error,
+            )
+            self._recorded = False
         else:
             self._on_text()

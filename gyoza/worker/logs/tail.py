@@ -16,6 +16,8 @@ class Tail:
 
     def add(self, text: str) -> None:
         """Add text, forgetting the oldest pieces that are no longer needed."""
+        if not text:
+            return
         self._pieces.append(text)
         self._length += len(text)
         while self._length - len(self._pieces[0]) >= self._limit:

@@ -14,11 +14,11 @@ _PROTOCOL = 4
 """Read by Python 3.4 and newer, whatever the image has."""
 
 
-def write_inputs(op_dir: Path, inputs: dict[str, Any], limits: Limits | None = None) -> None:
+def write_inputs(run_dir: Path, inputs: dict[str, Any], limits: Limits | None = None) -> None:
     """Write the inputs as a pickle of plain data and as UTF-8 JSON, readable by any user.
 
     Args:
-        op_dir: What `make_op_dir` returned, fresh.
+        run_dir: The run directory, in which `make_op_dir` has just made the folder.
         inputs: Plain data; tuples arrive as lists.
         limits: The caps; see `Limits`.
 
@@ -33,8 +33,8 @@ def write_inputs(op_dir: Path, inputs: dict[str, Any], limits: Limits | None = N
             f"The inputs are not plain data: {error}. Give null, bool, int, float, str, list and "
             "dict with string keys only."
         ) from error
-    _write(mounted_dir(op_dir) / INPUT_PICKLE, pickle.dumps(plain, protocol=_PROTOCOL))
-    _write(mounted_dir(op_dir) / INPUT_JSON, json.dumps(plain, ensure_ascii=False).encode())
+    _write(mounted_dir(run_dir) / INPUT_PICKLE, pickle.dumps(plain, protocol=_PROTOCOL))
+    _write(mounted_dir(run_dir) / INPUT_JSON, json.dumps(plain, ensure_ascii=False).encode())
 
 
 def _write(path: Path, data: bytes) -> None:

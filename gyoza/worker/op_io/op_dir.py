@@ -1,7 +1,7 @@
-"""The folder that an attempt shares with its container.
+"""The folder that an attempt shares with its container, inside its run directory.
 
-<work_dir>/<run_id>.<attempt>/   0700: keeps the other users of the host out
-  gyoza/                         0777: mounted, for whatever user the image runs as
+<run directory>/   0700: keeps the other users of the host out
+  gyoza/           0777: mounted, for whatever user the image runs as
     input.pkl input.json output
 """
 
@@ -10,7 +10,6 @@ import secrets
 import stat
 from pathlib import Path
 
-from gyoza.models import check_id
 from gyoza.worker.errors import OpDirNotRemoved
 
 INPUT_PICKLE = "input.pkl"
@@ -21,33 +20,27 @@ OUTPUT = "output"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def make_op_dir(work_dir: Path, run_id: str, attempt: int) -> Path:
-    """Make the private folder of an attempt, with the folder to mount in it.
-
-    What an earlier try at the same attempt has left is removed first.
+def make_op_dir(run_dir: Path) -> Path:
+    """Make the folder to mount in a run directory, in place of one that is there; return it.
 
     Raises:
-        InvalidIdError: If the run's id could not be a path.
         OpDirNotRemoved: If what is there cannot be removed.
         OSError: If it cannot be made.
     """
-    op_dir = work_dir / f"{check_id(run_id, 'run id')}.{attempt}"
-    work_dir.mkdir(parents=True, exist_ok=True)
-    remove_op_dir(op_dir)
-    op_dir.mkdir(mode=0o700)
-    mounted = mounted_dir(op_dir)
+    mounted = mounted_dir(run_dir)
+    remove_op_dir(mounted)
     mounted.mkdir()
     mounted.chmod(0o777)  # whatever the umask is
-    return op_dir
+    return mounted
 
 
-def mounted_dir(op_dir: Path) -> Path:
-    """Return the folder to mount of an attempt's private folder."""
-    return op_dir / "gyoza"
+def mounted_dir(run_dir: Path) -> Path:
+    """Return where a run directory has the folder to mount."""
+    return run_dir / "gyoza"
 
 
 def remove_op_dir(op_dir: Path) -> None:
-    """Remove an attempt's folder, whatever the op has left in it; nothing if there is none.
+    """Remove a folder, whatever an op has left in it; nothing if there is none.
 
     Never follows a link; write-protected folders and any depth of nesting are no obstacle. Goes on
     after a failure.

@@ -20,11 +20,11 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PICKLE_STARTS = (b"\x80", b"(", b"}")
 
 
-def read_outputs(op_dir: Path, name: str = OUTPUT, limits: Limits | None = None) -> dict[str, Any]:
+def read_outputs(run_dir: Path, name: str = OUTPUT, limits: Limits | None = None) -> dict[str, Any]:
     """Return the outputs of an op whose container is dead.
 
     Args:
-        op_dir: What `make_op_dir` returned.
+        run_dir: The run directory.
         name: The file's name in the mounted folder.
         limits: The caps; see `Limits`.
 
@@ -36,7 +36,7 @@ def read_outputs(op_dir: Path, name: str = OUTPUT, limits: Limits | None = None)
     """
     limits = limits or Limits()
     try:
-        data = _read(op_dir, name, limits.size)
+        data = _read(run_dir, name, limits.size)
         outputs: Any = {} if data is None else _decode(data, limits)
     except NotPlainData as error:
         raise OutputInvalid(
@@ -56,9 +56,9 @@ def read_outputs(op_dir: Path, name: str = OUTPUT, limits: Limits | None = None)
     return cast("dict[str, Any]", outputs)
 
 
-def _read(op_dir: Path, name: str, size: int) -> bytes | None:
+def _read(run_dir: Path, name: str, size: int) -> bytes | None:
     """Return the file's bytes, or None if there is none; never follows a link."""
-    with _opened(str(mounted_dir(op_dir)), _DIRECTORY) as folder:
+    with _opened(str(mounted_dir(run_dir)), _DIRECTORY) as folder:
         try:
             # Looked at before it is opened: merely opening a device can have effects.
             _check(os.stat(name, dir_fd=folder, follow_symlinks=False), size)

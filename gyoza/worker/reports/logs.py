@@ -1,6 +1,7 @@
 """Ships one attempt's log text from the spool to the server."""
 
 import logging
+from functools import partial
 
 import trio
 
@@ -8,7 +9,7 @@ from gyoza.client import ApiError, AsyncGyozaClient, ClientError
 from gyoza.client.retry import REPORT
 from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.labels import ContainerIdentity
-from gyoza.worker.logs.spool import LogSpool
+from gyoza.worker.run_record import RunRecord
 
 PACE_S = 0.1
 """Pause between two chunks, in which more text gathers for the next."""
@@ -19,25 +20,29 @@ logger = logging.getLogger(__name__)
 class LogShipper:
     """Sends the spool's text in chunks by offset, as it grows; never slows the container.
 
-    A server that keeps no logs (404), or keeps none of this attempt any more (409), ends it.
+    A server that keeps no logs (404), or keeps none of this attempt any more (409), ends it, and so
+    does one that answers 500 to the same chunk as often as the client tries.
+
+    Attributes:
+        done: Set once all text is sent after `close`, or the server wants none.
     """
 
     def __init__(
         self,
         client: AsyncGyozaClient,
         identity: ContainerIdentity,
-        spool: LogSpool,
+        record: RunRecord,
         limiter: trio.CapacityLimiter,
     ) -> None:
         self._client = client
         self._identity = identity
-        self._spool = spool
+        self._record = record
         self._limiter = limiter
-        self._sent = 0
+        self._sent = record.log_sent
         self._backoff = Backoff()
         self._news = trio.Event()
         self._closing = trio.Event()
-        self._done = trio.Event()
+        self.done = trio.Event()
 
     def grown(self) -> None:
         """Say that the spool has more text."""
@@ -47,13 +52,14 @@ class LogShipper:
         """Wait until all text in the spool is sent, or the server wants none."""
         self._closing.set()
         self._news.set()
-        await self._done.wait()
+        await self.done.wait()
 
     async def serve(self) -> None:
         """Send until `finish` was called and everything is sent."""
+        spool = self._record.spool
         try:
-            while self._sent < self._spool.size or not self._closing.is_set():
-                if self._sent == self._spool.size:
+            while self._sent < spool.size or not self._closing.is_set():
+                if self._sent >= spool.size:
                     self._news = trio.Event()
                     await self._news.wait()
                     continue
@@ -63,15 +69,15 @@ class LogShipper:
         except ApiError as refusal:
             if refusal.status != 404:
                 logger.info("Run %s: its log is cut: %s", self._identity.run_id, refusal)
-        finally:
-            self._done.set()
+        self.done.set()
 
     async def discard(self) -> None:
         """Send nothing, in place of `serve`."""
-        self._done.set()
+        self.done.set()
 
     async def _send_chunk(self) -> None:
-        text = await trio.to_thread.run_sync(self._spool.read, self._sent, limiter=self._limiter)
+        read = partial(self._record.spool.read, self._sent)
+        text = await trio.to_thread.run_sync(read, limiter=self._limiter)
         try:
             await self._client.append_logs(
                 self._identity.run_id,
@@ -81,7 +87,8 @@ class LogShipper:
                 attempt=self._identity.attempt,
             )
         except (ApiError, ClientError) as error:
-            if isinstance(error, ApiError) and error.status not in REPORT.statuses:
+            refused = isinstance(error, ApiError)
+            if refused and (error.status == 500 or error.status not in REPORT.statuses):
                 raise
             logger.warning(
                 "Run %s keeps its log and goes on trying: %s", self._identity.run_id, error
@@ -90,3 +97,5 @@ class LogShipper:
         else:
             self._backoff.reset()
             self._sent += len(text.encode())
+            sent = partial(self._record.note_sent, log=self._sent)
+            await trio.to_thread.run_sync(sent, limiter=self._limiter)

@@ -9,7 +9,12 @@ import trio
 
 from gyoza.models import OpRun, OpRunState
 from gyoza.worker.reports.events import EventReporter
+from gyoza.worker.run_record import RunRecord
 from gyoza.worker.worker_context import WorkerContext
+
+REPORT_S = 15.0
+"""Seconds in which the end of a run must be reported when the worker goes; the next start does it
+otherwise."""
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +25,7 @@ class CancelReason(StrEnum):
     SERVER_CANCELLED = "SERVER_CANCELLED"
     LEASE_LOST = "LEASE_LOST"
     SHUTDOWN = "SHUTDOWN"
+    FENCED = "FENCED"
 
 
 @dataclass
@@ -29,23 +35,50 @@ class ActiveRun:
     Attributes:
         scope: The cancel scope around its pipeline.
         reason: Why the scope was tripped, if it was.
-        reporter: Tells whether the run's end is settled; nothing trips it then.
+        tripped: Set when there is a reason.
+        leaving: Set when the worker goes: what is under way has little time left.
+        record: What has happened so far; None until its directory is made.
+        reporter: Its reports; None until then.
         gone: Set when its slot is free.
     """
 
     run: OpRun
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     reason: CancelReason | None = None
+    tripped: trio.Event = field(default_factory=trio.Event)
+    leaving: trio.Event = field(default_factory=trio.Event)
+    record: RunRecord | None = None
     reporter: EventReporter | None = None
     gone: trio.Event = field(default_factory=trio.Event)
 
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing to stop any more: what is left is the report."""
+        return self.record is not None and self.record.finished
+
+    @property
+    def not_ours(self) -> bool:
+        """Whether the server has said so: nothing is reported then."""
+        return self.reason in (CancelReason.SERVER_CANCELLED, CancelReason.LEASE_LOST)
+
     def trip(self, reason: CancelReason) -> None:
         """Stop the run for this reason, unless it is being stopped or has ended."""
-        if self.reason or (self.reporter and self.reporter.settled):
+        if reason is CancelReason.SHUTDOWN:
+            self.leaving.set()
+        reported = self.record is not None and self.record.end is not None
+        if self.reason or (reported and reason is not CancelReason.SHUTDOWN):
+            return  # the server's answer to the report tells the rest
+        if self.finished and reason is CancelReason.FENCED:
             return
         logger.info("Run %s is stopped: %s.", self.run.id, reason)
         self.reason = reason
-        self.scope.cancel(reason)
+        self.tripped.set()
+        if self.reporter and self.not_ours:
+            self.reporter.lost.set()
+        if self.finished and reason is CancelReason.SHUTDOWN:
+            self.scope.deadline = trio.current_time() + REPORT_S
+        else:
+            self.scope.cancel(reason)
 
 
 class ActiveRuns:
@@ -82,6 +115,11 @@ class ActiveRuns:
         """Whether this attempt of the run is here."""
         known = self._runs.get(run.id)
         return known is not None and known.run.current_attempt == run.current_attempt
+
+    def has_attempt(self, run_id: str, attempt: int) -> bool:
+        """Whether this attempt is here; a server that counts none has only first ones."""
+        known = self._runs.get(run_id)
+        return known is not None and max(known.run.current_attempt, 1) == attempt
 
     async def wait_until_gone(self, run_id: str) -> None:
         """Wait until no attempt of the run is here."""

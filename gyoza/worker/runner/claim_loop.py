@@ -1,6 +1,7 @@
 """Claims runs as long as there are free slots, and starts a task for each."""
 
 import logging
+import math
 from typing import Any
 
 import trio
@@ -25,16 +26,33 @@ logger = logging.getLogger(__name__)
 
 
 async def claim_loop(worker: Worker, runs: trio.Nursery) -> None:
-    """Claim and start runs until the worker drains; the claim in flight is finished first."""
+    """Claim and start runs until the worker drains; the claim in flight is finished first.
+
+    With `max_runs`, no more than that many are started, and then the worker drains.
+    """
+    left = worker.settings.max_runs or math.inf
     with trio.CancelScope() as claiming:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_after_drain, worker, claiming)
             backoff = Backoff()
-            while not worker.draining.is_set():
-                await worker.active.wait_for_slot()
-                await worker.engine_watch.wait_until_up()
-                await _claim_once(worker, runs, backoff)
+            while await _wait_to_claim(worker):
+                left -= await _claim_once(worker, runs, backoff, left)
             nursery.cancel_scope.cancel()
+
+
+async def _wait_to_claim(worker: Worker) -> bool:
+    """Wait for a free slot and readiness; return False as soon as the worker drains."""
+
+    async def end() -> None:
+        await worker.draining.wait()
+        waiting.cancel_scope.cancel()
+
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(end)
+        await worker.active.wait_for_slot()
+        await worker.readiness.wait()
+        waiting.cancel_scope.cancel()
+    return not worker.draining.is_set()
 
 
 async def _end_after_drain(worker: Worker, claiming: trio.CancelScope) -> None:
@@ -42,26 +60,37 @@ async def _end_after_drain(worker: Worker, claiming: trio.CancelScope) -> None:
     claiming.deadline = trio.current_time() + DRAIN_S
 
 
-async def _claim_once(worker: Worker, runs: trio.Nursery, backoff: Backoff) -> None:
+async def _claim_once(worker: Worker, runs: trio.Nursery, backoff: Backoff, left: float) -> int:
+    """Claim up to as many runs as there are slots and as are left; return how many are started."""
     asked_at = trio.current_time()
+    claimed = None
     try:
-        claimed = await worker.client.claim(
-            worker.settings.worker_id,
-            max_runs=worker.active.free_slots,
-            wait_s=WAIT_S,
-            holding=worker.active.ids,
-        )
+        # A run that the server assigns in the moment a claim is given up is in the next answer, or
+        # goes to another worker when its lease ends.
+        with worker.readiness.required():
+            claimed = await worker.client.claim(
+                worker.settings.worker_id,
+                max_runs=int(min(worker.active.free_slots, left)),
+                wait_s=WAIT_S,
+                holding=worker.active.ids,
+            )
     except (ApiError, ClientError) as error:
         logger.warning("No runs can be claimed: %s", error)
         await backoff.wait(worker.draining)
-        return
+    if claimed is None:
+        return 0
     backoff.reset()
+    started = 0
     for data in claimed:
         if run := _read(data):
-            await _start(worker, runs, run)
+            started += await _start(worker, runs, run)
+            if started == left:
+                logger.info("That was the last run to claim: the worker leaves after it.")
+                worker.stop_claiming()
     if not claimed:
         with trio.move_on_at(asked_at + MIN_PERIOD_S):
             await worker.draining.wait()
+    return started
 
 
 def _read(data: dict[str, Any]) -> OpRun | None:
@@ -75,12 +104,15 @@ def _read(data: dict[str, Any]) -> OpRun | None:
     return run
 
 
-async def _start(worker: Worker, runs: trio.Nursery, run: OpRun) -> None:
+async def _start(worker: Worker, runs: trio.Nursery, run: OpRun) -> bool:
+    """Start a claimed run, unless it is here already or the worker drains; return whether."""
     if worker.active.has(run):  # claimed twice, since the first answer seemed lost
-        return
+        return False
     if worker.draining.is_set():
         await give_back(worker.client, identity_of(run, worker), CancelReason.SHUTDOWN)
-        return
+        return False
     await worker.active.wait_until_gone(run.id)  # an earlier attempt may still be cleaning up
     logger.info("Run %s: attempt %d of %s.", run.id, max(run.current_attempt, 1), run.image)
     runs.start_soon(run_op, worker.active.add(run), worker)
+    worker.note_claimed()
+    return True

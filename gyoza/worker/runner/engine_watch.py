@@ -5,23 +5,36 @@ import logging
 import trio
 
 from gyoza.worker.containers.engine import ContainerEngine
-from gyoza.worker.errors import EngineError
+from gyoza.worker.errors import EngineError, EngineUnavailable
+from gyoza.worker.runner.readiness import Obstacle, Readiness
 
 PERIOD_S = 10.0
-"""Seconds between two questions."""
+"""Seconds between two questions while the engine answers."""
+
+AWAY_PERIOD_S = 2.0
+"""Seconds between two questions while it does not."""
+
+ANSWER_S = 5.0
+"""Seconds in which an engine that is well answers."""
 
 logger = logging.getLogger(__name__)
 
 
 class EngineWatch:
-    """Asks the engine regularly.
+    """Asks the engine regularly, and at once when somebody doubts it.
+
+    Args:
+        engine: The engine, taken to be well until it is asked.
+        readiness: Told when the engine goes and when it is back.
 
     Attributes:
         up: Whether it answered when last asked.
     """
 
-    def __init__(self, engine: ContainerEngine) -> None:
+    def __init__(self, engine: ContainerEngine, readiness: Readiness) -> None:
         self._engine = engine
+        self._readiness = readiness
+        self._doubted = trio.Event()
         self._answered = trio.Event()
         self._answered.set()
         self.up = True
@@ -30,18 +43,32 @@ class EngineWatch:
         """Wait while the engine does not answer."""
         await self._answered.wait()
 
+    def doubt(self) -> None:
+        """Have the engine asked now, since a call has just failed."""
+        self._doubted.set()
+
     async def serve(self) -> None:
         """Ask until cancelled; says once when the engine goes and once when it is back."""
         while True:
-            await trio.sleep(PERIOD_S)
+            with trio.move_on_after(PERIOD_S if self.up else AWAY_PERIOD_S):
+                await self._doubted.wait()
+            self._doubted = trio.Event()
             try:
-                await self._engine.info()
+                await self._ask()
             except EngineError as error:
                 if self.up:
                     logger.error("%s Nothing is claimed until it answers.", error)
                     self.up, self._answered = False, trio.Event()
+                    self._readiness.block(Obstacle.ENGINE)
             else:
                 if not self.up:
                     logger.info("The container engine answers again.")
                     self.up = True
                     self._answered.set()
+                    self._readiness.unblock(Obstacle.ENGINE)
+
+    async def _ask(self) -> None:
+        with trio.move_on_after(ANSWER_S):
+            await self._engine.info()
+            return
+        raise EngineUnavailable(f"The container engine has not answered within {ANSWER_S:g} s.")

@@ -51,16 +51,27 @@ async def heartbeat_loop(
             await worker.beat_now.wait()
 
 
+async def beat_at_changes(worker: Worker) -> None:
+    """Send a heartbeat as soon as readiness changes: the server gives runs by what it was told."""
+    while True:
+        await worker.readiness.changed.wait()
+        worker.beat_now.set()
+
+
 async def beat(worker: Worker) -> None:
     """Send one heartbeat and take in its answer."""
     payload = worker.context.to_heartbeat_payload()
     for op in payload["running_ops"]:
         op["inputs"] = {}  # the server has them; megabytes of them would make beats late
+    sent_at = trio.current_time()
     answer: dict[str, Any] = await worker.heartbeats.heartbeat(
         **payload,
         draining=worker.draining.is_set(),
         engine="ok" if worker.engine_watch.up else "unavailable",
+        disk="low" if worker.disk_watch.low else "ok",
         max_concurrency=worker.settings.max_concurrency,
         version=gyoza.__version__,
     )
+    lease_s = answer.get("lease_s")
+    worker.contact.note(sent_at, lease_s if isinstance(lease_s, int | float) else None)
     worker.active.observe(answer.get("states", {}))

@@ -1,6 +1,6 @@
 """Nests the worker's nurseries by lifetime; the inner ones end first.
 
-services   heartbeats, state refresh, engine watch, signals
+services   heartbeats, watches of engine and disks, fence, state refresh, sweep, drain deadline
   runs       one task for every op run
     claiming   the claim loop
 """
@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import trio
 
@@ -19,12 +20,17 @@ from gyoza.worker.containers.gpus import GpuPool
 from gyoza.worker.containers.pulls import SharedPulls
 from gyoza.worker.execution_pipeline import Pipeline, execution_pipeline
 from gyoza.worker.execution_pipeline.run_scope import Toolbox
-from gyoza.worker.runner.active_runs import ActiveRuns, CancelReason
+from gyoza.worker.runner.active_runs import ActiveRuns
 from gyoza.worker.runner.claim_loop import claim_loop
+from gyoza.worker.runner.disk_watch import DiskWatch
+from gyoza.worker.runner.drain import enforce_drain_timeout, leave_when_idle
 from gyoza.worker.runner.engine_watch import EngineWatch
-from gyoza.worker.runner.heartbeats import beat, heartbeat_loop
-from gyoza.worker.runner.leftovers import clear_leftovers
+from gyoza.worker.runner.fence import fence
+from gyoza.worker.runner.heartbeats import beat, beat_at_changes, heartbeat_loop
+from gyoza.worker.runner.orphan_sweep import sweep_orphans
+from gyoza.worker.runner.readiness import Obstacle, Readiness
 from gyoza.worker.runner.state_refresh import refresh_states
+from gyoza.worker.runner.take_up import recall_runs, take_up
 from gyoza.worker.runner.work_dir import hold_work_dir
 from gyoza.worker.runner.worker import Worker
 from gyoza.worker.settings import WorkerSettings
@@ -80,7 +86,10 @@ async def open_worker(
     async with AsyncExitStack() as stack:
         settings = replace(settings, work_dir=stack.enter_context(hold_work_dir(settings)))
         engine = engine or await stack.enter_async_context(open_docker_engine(concurrency=slots))
-        await engine.info()
+        info = await engine.info()
+        readiness = Readiness()
+        engine_watch = EngineWatch(engine, readiness)
+        disks = [settings.work_dir, Path(info.data_root)]
         server = (settings.server_url, settings.api_key)
         tools = Toolbox(
             settings=settings,
@@ -89,6 +98,7 @@ async def open_worker(
             gpus=GpuPool(context.resources.gpus),
             client=await stack.enter_async_context(AsyncGyozaClient(*server)),
             files=trio.CapacityLimiter(FILE_THREADS),
+            doubt_engine=engine_watch.doubt,
         )
         yield Worker(
             tools=tools,
@@ -96,7 +106,9 @@ async def open_worker(
             context=context,
             heartbeats=await stack.enter_async_context(AsyncGyozaClient(*server, HEARTBEAT_S)),
             active=ActiveRuns(context, slots),
-            engine_watch=EngineWatch(engine),
+            readiness=readiness,
+            engine_watch=engine_watch,
+            disk_watch=DiskWatch(disks, settings.min_free_mb, readiness),
         )
 
 
@@ -111,27 +123,30 @@ async def supervise(
     worker: Worker, *, task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Run the worker's nurseries until it has drained."""
+    recalled = await recall_runs(worker)
     async with trio.open_nursery() as services:
-        await services.start(heartbeat_loop, worker)
-        await clear_leftovers(worker)
-        services.start_soon(refresh_states, worker)
         services.start_soon(worker.engine_watch.serve)
-        services.start_soon(_enforce_drain_timeout, worker)
+        await services.start(worker.disk_watch.serve)
+        services.start_soon(fence, worker)
+        services.start_soon(beat_at_changes, worker)
+        await services.start(heartbeat_loop, worker)
+        await worker.readiness.wait({Obstacle.FENCE})
+        services.start_soon(refresh_states, worker)
+        services.start_soon(sweep_orphans, worker)
+        services.start_soon(enforce_drain_timeout, worker)
+        services.start_soon(leave_when_idle, worker)
         logger.info(
             "Worker %s takes up to %d runs.", worker.settings.worker_id, worker.active.free_slots
         )
+        worker.ready.set()
         task_status.started(worker)
         async with trio.open_nursery() as runs:
+            for run in recalled:
+                runs.start_soon(take_up, run, worker)
             await claim_loop(worker, runs)
         await _say_goodbye(worker)
         services.cancel_scope.cancel()
     logger.info("Worker %s has drained.", worker.settings.worker_id)
-
-
-async def _enforce_drain_timeout(worker: Worker) -> None:
-    await worker.draining.wait()
-    await trio.sleep(worker.settings.drain_timeout_s)
-    worker.active.trip_all(CancelReason.SHUTDOWN)
 
 
 async def _say_goodbye(worker: Worker) -> None:

@@ -5,10 +5,14 @@ from dataclasses import dataclass, field
 import trio
 
 from gyoza.client import AsyncGyozaClient
+from gyoza.worker.containers.labels import server_name
 from gyoza.worker.execution_pipeline.pipeline import Pipeline
 from gyoza.worker.execution_pipeline.run_scope import Toolbox
 from gyoza.worker.runner.active_runs import ActiveRuns
+from gyoza.worker.runner.disk_watch import DiskWatch
 from gyoza.worker.runner.engine_watch import EngineWatch
+from gyoza.worker.runner.readiness import Readiness
+from gyoza.worker.runner.server_contact import ServerContact
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import WorkerContext
 
@@ -23,8 +27,14 @@ class Worker:
         context: What heartbeats tell of this worker.
         heartbeats: The heartbeats' own client: they wait behind nothing else.
         active: The runs it has.
-        draining: Set by the first signal: no new claims.
+        readiness: Whether anything stands in the way of claims.
         engine_watch: Whether the engine answers.
+        disk_watch: Whether there is room on the disks.
+        contact: When the server was last reached.
+        ready: Set once it is registered and about to claim.
+        claimed: Set when the next run has been claimed.
+        draining: Set when it claims no more.
+        leaving: Set by the first signal: its runs have the drain timeout to finish.
         beat_now: Set to send a heartbeat before its time.
     """
 
@@ -33,8 +43,14 @@ class Worker:
     context: WorkerContext
     heartbeats: AsyncGyozaClient
     active: ActiveRuns
+    readiness: Readiness
     engine_watch: EngineWatch
+    disk_watch: DiskWatch
+    contact: ServerContact = field(default_factory=ServerContact)
+    ready: trio.Event = field(default_factory=trio.Event)
+    claimed: trio.Event = field(default_factory=trio.Event)
     draining: trio.Event = field(default_factory=trio.Event)
+    leaving: trio.Event = field(default_factory=trio.Event)
     beat_now: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -47,7 +63,22 @@ class Worker:
         """The client for everything but heartbeats."""
         return self.tools.client
 
-    def drain(self) -> None:
-        """Claim no more, and tell the server so at once."""
+    @property
+    def server(self) -> str:
+        """The name of its server, as containers carry it."""
+        return server_name(self.client.connection.url)
+
+    def note_claimed(self) -> None:
+        """Wake who waits for a run to be claimed."""
+        self.claimed.set()
+        self.claimed = trio.Event()
+
+    def stop_claiming(self) -> None:
+        """Claim no more, tell the server so at once, and end with the last run."""
         self.draining.set()
         self.beat_now.set()
+
+    def drain(self) -> None:
+        """Claim no more, and end with the last run or at the drain deadline."""
+        self.leaving.set()
+        self.stop_claiming()

@@ -1,9 +1,6 @@
 """Complete OpRun step - sends COMPLETED or FAILED event to master."""
 
 import logging
-from pathlib import Path
-
-import trio
 
 from gyoza.client import ApiError
 from gyoza.models import EventType, FailureReason
@@ -42,8 +39,7 @@ async def complete_oprun(ctx: ExecutionContext) -> ExecutionContext:
         await report_failed(ctx, *_failure(ctx))
         return ctx
     scope = scope_of(ctx)
-    op_dir = Path(ctx.extras["gyoza_dir"])
-    ctx.outputs = await trio.to_thread.run_sync(read_outputs, op_dir, limiter=scope.tools.files)
+    ctx.outputs = await scope.in_thread(read_outputs, scope.record.directory)
     try:
         await scope.report_end(EventType.COMPLETED, "completed", ctx.outputs, summary_of(ctx))
     except LeaseLost as lost:

@@ -1,9 +1,5 @@
 """Prepare inputs step - makes the run's directory and writes the inputs into it."""
 
-from pathlib import Path
-
-import trio
-
 from gyoza.worker.execution_pipeline.run_scope import scope_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.op_io.inputs import write_inputs
@@ -21,23 +17,20 @@ class PrepareInputs:
     """
 
     async def __call__(self, ctx: ExecutionContext) -> ExecutionContext:
-        """Make the directory and the variables.
+        """Make the directory and the variables; a container that was started keeps its directory.
 
         Raises:
             InputsInvalid: If the inputs are not plain data.
             OSError: If the directory cannot be made or written.
         """
         scope = scope_of(ctx)
-        run = scope.identity
-
-        def prepare() -> Path:
-            op_dir = make_op_dir(scope.tools.settings.work_dir, run.run_id, run.attempt)
-            ctx.extras["gyoza_dir"] = str(op_dir)  # from here on there is something to remove
-            write_inputs(op_dir, ctx.inputs)
-            return op_dir
-
-        op_dir = await trio.to_thread.run_sync(prepare, limiter=scope.tools.files)
-        ctx.volumes[str(mounted_dir(op_dir))] = MOUNT
+        run, directory = scope.identity, scope.record.directory
+        mounted = mounted_dir(directory)
+        ctx.extras["gyoza_dir"] = str(mounted)
+        if scope.record.started_at is None:
+            await scope.in_thread(make_op_dir, directory)
+            await scope.in_thread(write_inputs, directory, ctx.inputs)
+        ctx.volumes[str(mounted)] = MOUNT
         ctx.env_vars |= {
             "GYOZA_INPUT_PATH": f"{MOUNT}/{INPUT_PICKLE}",
             "GYOZA_INPUT_JSON_PATH": f"{MOUNT}/{INPUT_JSON}",

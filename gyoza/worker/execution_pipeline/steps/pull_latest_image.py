@@ -1,5 +1,7 @@
 """Pull latest image step - ensures the latest version of the image is available."""
 
+from functools import partial
+
 from gyoza.models import EventType
 from gyoza.worker.execution_pipeline.run_scope import scope_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
@@ -21,9 +23,13 @@ async def pull_latest_image(ctx: ExecutionContext) -> ExecutionContext:
         ImageNotFound: If the policy is `never` and the engine does not have the image.
     """
     scope = scope_of(ctx)
-    await scope.tools.pulls.ensure(
+    if scope.record.started_at is not None:  # its container is there already
+        return ctx
+    pull = partial(
+        scope.tools.pulls.ensure,
         ctx.image,
         scope.tools.settings.pull_policy,
-        lambda news: scope.reporter.note(EventType.INFO, news),
+        partial(scope.reporter.note, EventType.INFO),
     )
+    await scope.through_outages(pull)
     return ctx

@@ -6,7 +6,7 @@ from gyoza.worker.execution_pipeline.types import ExecutionContext
 
 
 async def start_oprun(ctx: ExecutionContext) -> ExecutionContext:
-    """Send the STARTED event and wait until the server has taken it.
+    """Send the STARTED event and wait until the server has taken it, unless it has before.
 
     Args:
         ctx: Execution context with `oprun_id`.
@@ -18,5 +18,7 @@ async def start_oprun(ctx: ExecutionContext) -> ExecutionContext:
         LeaseLost: If the server says that the run is not this worker's (any more), so that no
             container starts for it.
     """
-    await scope_of(ctx).reporter.confirm(EventType.STARTED, "started")
+    scope = scope_of(ctx)
+    if scope.record.started_at is None:  # a container starts only after the server has taken this
+        await scope.reporter.confirm(EventType.STARTED, "started")
     return ctx

@@ -9,8 +9,9 @@ class ExecutionContext:
     """What the steps of one run share and change.
 
     Keys of `extras` with a meaning for the built-in steps: `command` (list of arguments in place of
-    the image's), `timeout_s` (seconds the container may run), `gyoza_dir` (the run's directory on
-    the host, set by `PrepareInputs`), `gpu_ids` and `oom_killed` (set by `RunContainer`).
+    the image's), `timeout_s` (seconds the container may run), `grace_s` (seconds between the stop
+    signal and SIGKILL), `gyoza_dir` (the directory on the host that the container shares, set by
+    `PrepareInputs`), `gpu_ids` and `oom_killed` (set by `RunContainer`).
 
     Attributes:
         oprun_id: The run's id; empty for a run that no server knows.

@@ -1,0 +1,217 @@
+"""One attempt's container: from wherever it is to its exit, and then gone.
+
+What exists is looked up first: nothing (create it), a created container (start it), a running or
+exited one (take it up). So the same way leads on after an outage of the engine, and after a restart
+of the worker.
+"""
+
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import trio
+
+from gyoza.models import ReleaseReason
+from gyoza.worker.containers.engine import ContainerExit, ContainerInfo, ContainerSpec, LogStream
+from gyoza.worker.containers.stop import end_containers, remove_container, stop_container
+from gyoza.worker.errors import (
+    EngineError,
+    RunInterrupted,
+)
+from gyoza.worker.execution_pipeline.run_scope import RunScope, grace_of
+from gyoza.worker.execution_pipeline.types import ExecutionContext
+from gyoza.worker.logs.output import ContainerOutput
+from gyoza.worker.run_record import Exit
+
+ENGINE_S = 120.0
+"""Seconds that stopping and removing may take besides the grace period; the sweep goes on then."""
+
+OUTPUT_S, OUTPUT_STALL_S = 600.0, 10.0
+"""Seconds that the rest of the output may take after the exit, and those without any of it."""
+
+ENDED_FROM_OUTSIDE = (137, 143, 255)
+"""Exit codes of a container that was killed or stopped, or that its engine lost."""
+
+logger = logging.getLogger(__name__)
+
+
+class OpContainer:
+    """The container of one attempt.
+
+    Args:
+        scope: The run's scope.
+        ctx: Tells what to run; gets the end of the output as `logs`.
+        gpu_ids: The GPUs it may use.
+    """
+
+    def __init__(self, scope: RunScope, ctx: ExecutionContext, gpu_ids: list[int]) -> None:
+        self._scope = scope
+        self._ctx = ctx
+        self._gpu_ids = gpu_ids
+        self._engine = scope.tools.engine
+        self._run_id, self._name = scope.identity.run_id, scope.identity.name
+        self._grace_s = grace_of(ctx)
+
+        self._may_exist = not scope.record.fresh
+        self._ended = False
+
+    async def run(self) -> Exit:
+        """Bring it to its exit and remove it; a cancel stops it first.
+
+        Raises:
+            RunInterrupted: If the engine or the machine ended it.
+            EngineError: If the engine cannot run it.
+        """
+        async with self._gone_afterwards():
+            return await self._scope.through_outages(self._run_from_where_it_is)
+
+    async def _run_from_where_it_is(self) -> Exit:
+        found = await self._find()
+        self._may_exist = True
+        if found and found.state == "created" and self._gpu_ids:
+            # An earlier life has made it, maybe for GPUs that are another run's by now.
+            await self._engine.remove(found.id)
+            found = None
+        if found is None or found.state == "created":
+            container_id = found.id if found else await self._create()
+            async with self._output(container_id, attach=True) as output:
+                await self._start(container_id)
+                exited = await self._wait(container_id, output)
+        else:
+            async with self._output(found.id, attach=False) as output:
+                exited = await self._wait(found.id, output, watched=found.state == "running")
+        await self._scope.in_thread(self._scope.record.note_exit, exited)
+        return exited
+
+    async def _find(self) -> ContainerInfo | None:
+        if not self._may_exist:
+            return None
+        found = await self._engine.list(self._scope.identity.key)
+        if not found and self._scope.record.started_at is not None:
+            # Maybe by the worker's earlier life, killed before it could give the run back.
+            raise RunInterrupted("Its container was removed meanwhile.", "CONTAINER_GONE")
+        return found[0] if found else None
+
+    async def _create(self) -> str:
+        try:
+            return await self._engine.create(self._spec())
+        except EngineError:
+            # Perhaps the name is taken: an engine that was frozen may do late what it was asked.
+            for late in await self._engine.list(self._scope.identity.key):
+                return late.id
+            raise
+
+    async def _start(self, container_id: str) -> None:
+        await self._scope.in_thread(self._scope.record.note_starting, self._gpu_ids)
+        # Shielded so that it is known whether the container runs; the call has a deadline.
+        with trio.CancelScope(shield=True):
+            await self._engine.start(container_id)
+
+    async def _wait(
+        self, container_id: str, output: ContainerOutput, *, watched: bool = True
+    ) -> Exit:
+        """Wait for the exit; on a cancel or at the time limit stop the container first.
+
+        Args:
+            container_id: A container that was started.
+            output: Told of the exit.
+            watched: It has not ended before somebody of ours looked.
+        """
+        exited: ContainerExit | None = None
+        try:
+            with trio.move_on_after(self._time_left() if watched else math.inf):
+                exited = await self._engine.wait(container_id)
+        finally:
+            if exited is None:
+                with self._told(), trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
+                    await stop_container(self._engine, self._name, self._grace_s)
+                    self._ended = True
+            output.container_exited(disturbed=exited is not None and exited.disturbed)
+        self._ended = True
+        if exited is None:
+            return Exit(ENDED_FROM_OUTSIDE[0], timed_out=True)
+        from_outside = exited.exit_code in ENDED_FROM_OUTSIDE and not exited.oom_killed
+        if from_outside and (exited.unseen or not watched):
+            raise RunInterrupted(
+                f"The container was ended (exit code {exited.exit_code}) while nobody watched it.",
+                ReleaseReason.ENGINE_RESTARTED if exited.unseen else ReleaseReason.WORKER_RESTARTED,
+            )
+        if exited.error:
+            raise EngineError(f"The engine could not run the container: {exited.error}")
+        return Exit(exited.exit_code, exited.oom_killed)
+
+    def _time_left(self) -> float:
+        """Return the seconds until its time limit, by the clock that outlives the worker."""
+        started_at = self._scope.record.started_at or time.time()
+        timeout_s: float = self._ctx.extras.get("timeout_s") or math.inf
+        return max(0.0, started_at + timeout_s - time.time())
+
+    def _spec(self) -> ContainerSpec:
+        constraints = self._ctx.constraints
+        return ContainerSpec(
+            name=self._name,
+            image=self._ctx.image,
+            command=self._ctx.extras.get("command"),
+            env=self._ctx.env_vars,
+            labels=self._scope.identity.labels,
+            volumes=self._ctx.volumes,
+            cpu=constraints.get("cpu"),
+            ram_mb=constraints.get("ram_mb"),
+            gpu_ids=self._gpu_ids,
+        )
+
+    @asynccontextmanager
+    async def _gone_afterwards(self) -> AsyncGenerator[None]:
+        """Remove the container at the end, by name should its creation have broken off."""
+        try:
+            yield
+        finally:
+            self._scope.container_left = True
+            with self._told(), trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
+                if self._may_exist and not self._ended:  # cancelled while the engine was away
+                    key = self._scope.identity.key
+                    await end_containers(self._engine, key, self._grace_s)
+                else:
+                    await remove_container(self._engine, self._name)
+                self._scope.container_left = False
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        """Tell what the engine refuses of a clean-up; it must not hide why there is one."""
+        try:
+            yield
+        except EngineError as error:
+            logger.info("Run %s, its container: %s", self._run_id, error)
+
+    @asynccontextmanager
+    async def _output(self, container_id: str, *, attach: bool) -> AsyncGenerator[ContainerOutput]:
+        """Follow the container's output, to its end if it exits, in the run's nursery."""
+        scope = self._scope
+        output = ContainerOutput(
+            scope.record, scope.reporter, scope.shipper.grown, scope.tools.files
+        )
+        following, followed = trio.CancelScope(), trio.Event()
+
+        async def follow(stream: LogStream | None) -> None:
+            try:
+                with following:
+                    await output.follow(self._engine, container_id, stream)
+            finally:
+                followed.set()
+
+        async with AsyncExitStack() as stack:
+            attached = None
+            if attach:
+                attached = await stack.enter_async_context(self._engine.attach(container_id))
+            scope.tasks.start_soon(follow, attached)
+            try:
+                yield output
+            finally:
+                with trio.move_on_after(OUTPUT_S, shield=True):
+                    await output.end(OUTPUT_STALL_S)
+                following.cancel()
+                with trio.move_on_after(OUTPUT_STALL_S, shield=True):
+                    await followed.wait()
+                self._ctx.logs = output.tail.text()

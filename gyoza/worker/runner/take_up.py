@@ -1,0 +1,137 @@
+"""Takes up what an earlier life of this worker has left: its runs go on where they were.
+
+The run directories tell what was under way. Recalled runs hold their slots and GPUs and are in the
+very first heartbeat, so that their leases go on; then the server is asked for each whether it is
+still this worker's. If so, the same task as for any run does what is left of it; if not, its
+container and directory are removed.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from gyoza.client import ApiError, ClientError
+from gyoza.client.errors import ForeignAnswer
+from gyoza.models import OpRunState
+from gyoza.worker.backoff import Backoff
+from gyoza.worker.containers.stop import end_containers
+from gyoza.worker.errors import EngineError, OpDirNotRemoved
+from gyoza.worker.op_io.op_dir import remove_op_dir
+from gyoza.worker.run_record import RunRecord
+from gyoza.worker.runner.active_runs import ActiveRun
+from gyoza.worker.runner.run_task import ENGINE_S, identity_of, remove_run_dir, run_op
+from gyoza.worker.runner.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """A run of an earlier life, with its slot."""
+
+    active: ActiveRun
+    record: RunRecord
+
+
+async def recall_runs(worker: Worker) -> list[Recalled]:
+    """Read the run directories and take slots and GPUs for what they tell of.
+
+    Called before the first heartbeat, under the lock of the worker's directory.
+    """
+    work_dir = worker.settings.work_dir
+    records = await trio.to_thread.run_sync(_load, work_dir, limiter=worker.tools.files)
+    recalled: list[Recalled] = []
+    for record in records:
+        worker.tools.gpus.reserve(record.gpu_ids)
+        recalled.append(Recalled(worker.active.add(record.run), record))
+        recalled[-1].active.record = record
+    return recalled
+
+
+def _load(work_dir: Path) -> list[RunRecord]:
+    """Return the record of the latest attempt of every run; other directories are removed."""
+    latest: dict[str, RunRecord] = {}
+    for record in sorted(_records(work_dir), key=lambda record: record.run.current_attempt):
+        if earlier := latest.get(record.run.id):  # the sweep removes a container
+            earlier.close()
+            _remove(earlier.directory)
+        latest[record.run.id] = record
+    return list(latest.values())
+
+
+def _records(work_dir: Path) -> Iterator[RunRecord]:
+    for directory in work_dir.iterdir():
+        if directory.is_symlink() or not directory.is_dir():
+            continue
+        try:
+            yield RunRecord.load(directory)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            logger.warning("%s tells of no run (%s) and is removed.", directory, error)
+            _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    try:
+        remove_op_dir(directory)
+    except OpDirNotRemoved as error:
+        logger.warning("%s", error)
+
+
+async def take_up(recalled: Recalled, worker: Worker) -> None:
+    """Do what is left of a run, or remove it; returns when its slot is free."""
+    active, record = recalled.active, recalled.record
+    try:
+        if record.end or await _is_ours(active, worker):
+            logger.info("Run %s is taken up where it was.", active.run.id)
+            await run_op(active, worker, record)
+        else:
+            logger.info("Run %s is no longer this worker's and is removed.", active.run.id)
+            await _discard(active, worker, record)
+    finally:
+        worker.tools.gpus.release(record.gpu_ids)
+
+
+async def _is_ours(active: ActiveRun, worker: Worker) -> bool:
+    """Ask the server until it answers, or the run is to be stopped in any case."""
+    backoff = Backoff()
+    while not active.tripped.is_set():
+        try:
+            return _holds(await worker.client.get_run(active.run.id), active, worker)
+        except ApiError as error:
+            # Not by the word of a proxy whose server is away.
+            if error.status == 404 and not isinstance(error, ForeignAnswer):
+                return False
+            logger.warning("Run %s waits to be taken up: %s", active.run.id, error)
+        except ClientError as error:
+            logger.warning("Run %s waits to be taken up: %s", active.run.id, error)
+        await backoff.wait(active.tripped)
+    return True
+
+
+def _holds(found: dict[str, Any], active: ActiveRun, worker: Worker) -> bool:
+    """Whether the run is at this worker and attempt, as far as the server tells."""
+    identity = identity_of(active.run, worker)
+    return (
+        found.get("state") in (OpRunState.ASSIGNED, OpRunState.RUNNING)
+        and found.get("worker_id") in (None, identity.worker_id)
+        and (found.get("current_attempt") or identity.attempt) == identity.attempt
+    )
+
+
+async def _discard(active: ActiveRun, worker: Worker, record: RunRecord) -> None:
+    engine, identity = worker.tools.engine, identity_of(active.run, worker)
+    own_grace_s = active.run.grace_s
+    grace_s = worker.settings.grace_s if own_grace_s is None else own_grace_s
+    try:
+        record.close()
+        with trio.move_on_after(grace_s + ENGINE_S, shield=True):
+            await end_containers(engine, identity.key, grace_s)
+            await remove_run_dir(record.directory, worker.tools.files)
+    except EngineError as error:
+        logger.error("The container %s stays: %s", identity.name, error)
+    finally:
+        worker.active.remove(active)

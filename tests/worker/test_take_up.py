@@ -1,0 +1,347 @@
+"""A worker that starts again goes on with what its earlier life has left, from wherever it was."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from gyoza.models import OpRun
+from gyoza.testing import FakeContainer, FakeContainerEngine
+from gyoza.worker.containers.engine import ContainerSpec
+from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.op_io.op_dir import make_op_dir
+from gyoza.worker.run_record import Exit, Position, RunRecord
+from gyoza.worker.settings import WorkerSettings
+from tests.support.small_server import SmallServer
+from tests.worker.conftest import StartWorker, end_of
+from tests.worker.programs import sleep_for_ever
+
+RUN = "run-1"
+
+
+async def chat(container: FakeContainer) -> int:
+    await container.stdout(b'one\n::gyoza::{"type": "INFO", "msg": "x"}\ntwo\n')
+    container.path(container.env["GYOZA_OUTPUT_PATH"]).write_text('{"n": 1}')
+    return 0
+
+
+class EarlierLife:
+    """What a worker that was killed has left: a record, and maybe a container."""
+
+    def __init__(
+        self, server: SmallServer, engine: FakeContainerEngine, settings: WorkerSettings
+    ) -> None:
+        self.server, self.engine = server, engine
+        self.work_dir = settings.work_dir / settings.worker_id
+        self.identity = ContainerIdentity(settings.worker_id, RUN, 1)
+
+    def claimed(self, image: str = "chat", **fields: Any) -> RunRecord:
+        """Claim a run; the caller adds to the record and closes it."""
+        self.server.submit(RUN, image, state="RUNNING", **fields)
+        self.server.take(RUN)
+        return RunRecord.create(self.work_dir / f"{RUN}.1", OpRun.from_dict(self.server.runs[RUN]))
+
+    def container(self, record: RunRecord, **left: Any) -> FakeContainer:
+        """Leave a container of the run."""
+        spec = ContainerSpec(
+            name=self.identity.name,
+            image=record.run.image,
+            labels=self.identity.labels,
+            env={"GYOZA_OUTPUT_PATH": "/gyoza/output"},
+            volumes={str(make_op_dir(record.directory)): "/gyoza"},
+        )
+        return self.engine.leave_behind(spec, **left)
+
+
+@pytest.fixture
+def earlier(
+    server: SmallServer, engine: FakeContainerEngine, settings: WorkerSettings
+) -> EarlierLife:
+    server.keeps_logs = True
+    engine.add_image("chat", chat)
+    engine.add_image("sleeper", sleep_for_ever)
+    return EarlierLife(server, engine, settings)
+
+
+async def start_again(start_worker: StartWorker, earlier: EarlierLife) -> None:
+    """Start the worker, wait until it has dealt with the run, and see that nothing is left."""
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            await end_of(worker, RUN)
+    assert not earlier.engine.containers
+    assert not list(earlier.work_dir.iterdir())
+
+
+def told(server: SmallServer) -> list[str]:
+    return [event["type"] for event in server.events]
+
+
+async def test_a_run_that_was_only_claimed_is_executed(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    earlier.claimed().close()
+    await start_again(start_worker, earlier)
+    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+    assert earlier.server.heartbeats[0]["running_ops"][0]["id"] == RUN
+
+
+async def test_a_container_that_was_only_created_is_started(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    earlier.container(record, state="created")
+    record.close()
+    await start_again(start_worker, earlier)
+    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+    assert "create" not in [method for method, _ in earlier.engine.calls]
+
+
+KEPT = b'one\n::gyoza::{"type": "INFO", "msg": "x"}\ntwo\n'
+
+
+@pytest.mark.parametrize("taken", [0, 4, 20, len(KEPT)])
+async def test_output_goes_on_where_the_earlier_life_had_got_to(
+    taken: int, earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    record.note_starting([])
+    text = "one\n" if taken < len(KEPT) else "one\ntwo\n"
+    if taken == 20:  # in the middle of what becomes an event
+        taken = 4
+    if taken:
+        record.note_output(text, [], Position((taken, 0)))
+        record.note_sent(log=4)
+        earlier.server.logs[RUN] = "one\n"
+    earlier.container(record, state="exited", stdout=KEPT, exit_code=0)
+    record.close()
+    await start_again(start_worker, earlier)
+    assert earlier.server.logs[RUN] == "one\ntwo\n"
+    assert told(earlier.server) == ["INFO"] * (taken < len(KEPT)) + ["COMPLETED"]
+
+
+async def test_a_running_container_is_followed_to_its_end(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    go_on = trio.Event()
+
+    async def wait(container: FakeContainer) -> int:
+        await go_on.wait()
+        await container.stdout(b"three\n")
+        return 3
+
+    earlier.engine.add_image("waiting", wait)
+    record = earlier.claimed("waiting")
+    record.note_starting([])
+    record.note_output("one\n", [], Position((4, 0)))
+    earlier.container(record, stdout=b"one\ntwo\n")
+    record.close()
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            await earlier.server.wait_until(lambda: earlier.server.logs.get(RUN) == "one\ntwo\n")
+            go_on.set()
+            await end_of(worker, RUN)
+    assert earlier.server.logs[RUN] == "one\ntwo\nthree\n"
+    [failed] = earlier.server.events
+    assert (failed["type"], failed["payload"]["exit_code"]) == ("FAILED", 3)
+    assert failed["seq"] > 2**32
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "oom_killed", "reason"),
+    [(3, False, "EXIT_CODE"), (137, True, "OUT_OF_MEMORY")],
+)
+async def test_an_exit_that_nobody_watched_is_reported(
+    exit_code: int,
+    oom_killed: bool,
+    reason: str,
+    earlier: EarlierLife,
+    start_worker: StartWorker,
+) -> None:
+    record = earlier.claimed()
+    record.note_starting([])
+    container = earlier.container(record, state="exited", exit_code=exit_code)
+    container.oom_killed = oom_killed
+    record.close()
+    await start_again(start_worker, earlier)
+    [failed] = earlier.server.events
+    assert failed["payload"]["reason"] == reason
+
+
+@pytest.mark.parametrize("exit_code", [137, 143, 255])
+async def test_a_container_that_something_ended_meanwhile_is_no_failure_of_the_op(
+    exit_code: int, earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    record.note_starting([])
+    earlier.container(record, state="exited", exit_code=exit_code)
+    record.close()
+    await start_again(start_worker, earlier)
+    assert not earlier.server.events
+    assert f"POST /runs/{RUN}/release" in earlier.server.requests
+
+
+async def test_a_recorded_exit_is_enough_to_report_the_outputs(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    record.note_starting([])
+    record.note_output("all\n", [], Position((4, 0)), end="all\n")
+    (make_op_dir(record.directory) / "output").write_text('{"n": 2}')
+    record.note_exit(Exit(0))
+    record.close()
+    await start_again(start_worker, earlier)
+    [completed] = earlier.server.events
+    assert (completed["type"], completed["payload"]) == ("COMPLETED", {"n": 2})
+    assert earlier.server.logs[RUN] == "all\n"
+
+
+async def test_a_recorded_time_out_is_reported_as_such(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed(timeout_s=5)
+    record.note_starting([])
+    record.note_exit(Exit(137, timed_out=True))
+    record.close()
+    await start_again(start_worker, earlier)
+    assert earlier.server.events[0]["payload"]["reason"] == "TIMED_OUT"
+
+
+async def test_a_time_limit_that_passed_meanwhile_ends_the_container(
+    earlier: EarlierLife, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = earlier.claimed("sleeper", timeout_s=60)
+    with monkeypatch.context() as past:
+        past.setattr("gyoza.worker.run_record.record.time.time", lambda: 1000.0)
+        record.note_starting([])
+    earlier.container(record)
+    record.close()
+    await start_again(start_worker, earlier)
+    assert earlier.server.events[0]["payload"]["reason"] == "TIMED_OUT"
+
+
+FAILED = {"seq": 2, "type": "FAILED", "msg": "No.", "payload": {"reason": "POLICY"}, "summary": {}}
+TOLD = {"seq": 1, "type": "INFO", "msg": "x", "payload": {}, "summary": None}
+
+
+async def test_recorded_reports_are_sent_in_order_and_once(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    record.note_output("a\n", [TOLD], Position((2, 0)))
+    record.note_report(FAILED)
+    record.close()
+    await start_again(start_worker, earlier)
+    assert [(e["type"], e["seq"]) for e in earlier.server.events] == [("INFO", 1), ("FAILED", 2)]
+    assert earlier.server.logs[RUN] == "a\n"
+    assert "pull" not in [method for method, _ in earlier.engine.calls]
+
+
+async def test_an_event_whose_output_was_not_marked_is_told_once(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    record.note_starting([])
+    earlier.container(record, state="exited", stdout=KEPT, exit_code=0)
+    record.note_output("", [TOLD], Position((len(KEPT), 0)))
+    (record.directory / "mark").write_bytes(b"")  # killed between the journal and the mark
+    record.close()
+    await start_again(start_worker, earlier)
+    assert told(earlier.server) == ["INFO", "COMPLETED"]
+
+
+async def test_an_end_that_the_server_has_only_costs_the_clean_up(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    record.note_report(FAILED)
+    record.note_sent(seq=2)
+    record.close()
+    await start_again(start_worker, earlier)
+    assert not earlier.server.events
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETED", "PENDING", None])
+async def test_a_run_that_is_no_longer_ours_is_stopped_and_removed(
+    state: str | None, earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed("sleeper")
+    record.note_starting([])
+    earlier.container(record)
+    record.close()
+    if state is None:
+        del earlier.server.runs[RUN]
+    else:
+        earlier.server.runs[RUN]["state"] = state
+    await start_again(start_worker, earlier)
+    assert not earlier.server.events
+    assert "ask_to_stop" in [method for method, _ in earlier.engine.calls]
+
+
+async def test_only_the_latest_attempt_of_a_run_is_taken_up(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    earlier.claimed(current_attempt=1).close()
+    earlier.server.runs[RUN]["current_attempt"] = 2
+    later = OpRun.from_dict(earlier.server.runs[RUN])
+    RunRecord.create(earlier.work_dir / f"{RUN}.2", later).close()
+    await start_again(start_worker, earlier)
+    assert {event["attempt"] for event in earlier.server.events} == {2}
+
+
+async def test_a_run_whose_container_has_vanished_is_given_back(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    record.note_starting([])
+    record.close()
+    await start_again(start_worker, earlier)
+    assert not earlier.server.events
+    assert f"POST /runs/{RUN}/release" in earlier.server.requests
+
+
+def torn(directory: Path) -> None:
+    (directory / "journal").write_bytes(b'{"fact": "claimed", "run": {"id"')
+
+
+def empty(directory: Path) -> None:
+    (directory / "journal").write_bytes(b"")
+
+
+def foreign(directory: Path) -> None:
+    (directory / "journal").write_bytes(b'{"some": "thing"}\n')
+
+
+@pytest.mark.parametrize("spoil", [torn, empty, foreign])
+async def test_a_directory_that_tells_of_no_run_is_removed(
+    spoil: Callable[[Path], None], earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    earlier.claimed().close()
+    spoil(earlier.work_dir / f"{RUN}.1")
+    (earlier.work_dir / "a file").touch()
+    (earlier.work_dir / "link").symlink_to("/")
+    async with start_worker():
+        pass
+    assert {path.name for path in earlier.work_dir.iterdir()} == {"a file", "link"}
+    assert not earlier.server.events
+
+
+async def test_a_last_fact_that_was_torn_never_happened(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    record.close()
+    with (record.directory / "journal").open("ab") as journal:
+        journal.write(b'{"fact": "report", "ends": true, "rep')
+    await start_again(start_worker, earlier)
+    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+
+
+async def test_the_server_is_asked_until_it_answers(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    earlier.claimed().close()
+    earlier.server.refuse("GET", f"/runs/{RUN}", 500, "Later.", times=2)
+    await start_again(start_worker, earlier)
+    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
