@@ -35,6 +35,10 @@ test *ARGS: setup
     fi
     exec .ci/with-engine .venv/bin/pytest {{ parallel }} "$@"
 
+# Show that no run is lost: runs under random faults; --quick takes less than 5 minutes
+chaos *ARGS: setup
+    .ci/with-engine {{ python }} -m tests.chaos "$@"
+
 # Check style, types and hazards of async code
 lint: setup
     .venv/bin/ruff check gyoza tests

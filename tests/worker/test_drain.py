@@ -44,6 +44,7 @@ async def test_a_draining_worker_lets_its_runs_finish_and_claims_no_more(
     assert server.heartbeats[-1]["running_ops"] == []
 
 
+@pytest.mark.row("shutdown-running")
 async def test_after_the_drain_timeout_runs_are_stopped_and_given_back(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
@@ -57,6 +58,7 @@ async def test_after_the_drain_timeout_runs_are_stopped_and_given_back(
     assert not engine.containers
 
 
+@pytest.mark.row("nursery-running")
 async def test_a_worker_whose_nursery_is_cancelled_gives_its_runs_back(
     server: SmallServer, engine: FakeContainerEngine, settings: WorkerSettings
 ) -> None:
@@ -116,6 +118,7 @@ async def test_a_reason_is_never_replaced_by_a_later_one(
     assert "POST /runs/run-1/release" not in server.requests
 
 
+@pytest.mark.row("shutdown-running")
 async def test_runs_have_the_drain_timeout_from_the_signal_on(
     mock_clock: MockClock, tmp_path: Path
 ) -> None:

@@ -62,9 +62,14 @@ async def test_a_call_whose_answer_is_lost_is_not_done_twice(
     assert not engine.containers
 
 
+@pytest.mark.row("engine-away")
 @pytest.mark.parametrize("phase", ["pull", "create", "attach", "start"])
 async def test_an_engine_that_is_away_when_a_run_begins_only_delays_it(
-    phase: str, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+    phase: str,
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     program = Slow()
     program.go_on.set()
@@ -75,7 +80,7 @@ async def test_an_engine_that_is_away_when_a_run_begins_only_delays_it(
                 submit(server, "slow")
                 await gate.reached.wait()
                 engine.go_away()
-            await server.wait_until(lambda: len(server.heartbeats) > 0)
+            await server.wait_until(lambda: "waits for the engine" in caplog.text)
             engine.come_back()
             await server.wait_for_event("COMPLETED", RUN)
             await end_of(worker, RUN)
@@ -83,6 +88,7 @@ async def test_an_engine_that_is_away_when_a_run_begins_only_delays_it(
     assert program.starts == 1
 
 
+@pytest.mark.row("engine-live-restore")
 async def test_a_container_that_runs_on_while_the_engine_is_away_is_followed_to_its_end(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
@@ -100,6 +106,7 @@ async def test_a_container_that_runs_on_while_the_engine_is_away_is_followed_to_
     assert server.logs[RUN] == "one\ntwo\n"
 
 
+@pytest.mark.row("engine-live-restore")
 async def test_a_container_that_ended_well_while_the_engine_was_away_completes(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
@@ -145,6 +152,7 @@ async def test_a_line_that_an_engine_loses_as_it_goes_down_costs_nothing_else(
     assert server.logs[RUN] == "one\n" + "x" * length + "y\nlast\n"
 
 
+@pytest.mark.row("engine-restart")
 @pytest.mark.parametrize("exit_code", [137, 143, 255])
 async def test_a_run_whose_container_the_engine_took_along_is_given_back(
     exit_code: int, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
@@ -167,6 +175,7 @@ async def test_a_run_whose_container_the_engine_took_along_is_given_back(
     assert not list(worker.settings.work_dir.iterdir())
 
 
+@pytest.mark.row("engine-stopping")
 async def test_a_cancel_while_the_engine_is_away_is_carried_out_when_it_is_back(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
@@ -205,6 +214,7 @@ async def test_a_run_that_waits_for_the_engine_can_be_cancelled(
     assert not engine.containers
 
 
+@pytest.mark.row("engine-stopping")
 async def test_a_container_that_cannot_be_removed_leaves_its_directory_to_the_next_start(
     server: SmallServer,
     engine: FakeContainerEngine,

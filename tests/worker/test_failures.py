@@ -116,6 +116,7 @@ async def test_outputs_that_are_no_plain_data_fail_the_run(
     assert failure["reason"] == "OUTPUT_INVALID"
 
 
+@pytest.mark.row("step-raises")
 @pytest.mark.parametrize("method", ["create", "start", "wait", "attach"])
 async def test_an_engine_that_refuses_fails_the_run_and_nothing_is_left(
     method: str, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
@@ -171,6 +172,7 @@ async def test_more_gpu_memory_than_there_is_fails_the_run(
     assert failure["reason"] == "POLICY"
 
 
+@pytest.mark.row("step-raises")
 async def test_an_error_nobody_foresaw_is_reported_as_internal(
     server: SmallServer,
     engine: FakeContainerEngine,

@@ -26,6 +26,7 @@ def answer(worker: Worker) -> None:
     worker.contact.note(trio.current_time(), None)
 
 
+@pytest.mark.row("fence-running")
 async def test_runs_are_stopped_once_no_heartbeat_was_answered_for_that_long(
     mock_clock: MockClock, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ async def test_a_container_that_cannot_be_stopped_is_told_and_the_others_are_sto
     assert "cannot be stopped: Refused." in caplog.text
 
 
+@pytest.mark.row("fence-running")
 async def test_a_fenced_worker_stops_its_containers_and_claims_again_when_the_server_is_back(
     server: SmallServer,
     engine: FakeContainerEngine,

@@ -99,6 +99,7 @@ async def test_own_containers_without_a_run_go_at_the_second_pass(
             await worker.active.wait_until_gone("run-1")
 
 
+@pytest.mark.row("killed-for-good")
 async def test_a_lost_workers_container_goes_once_the_server_has_given_its_run_away(
     url: str,
     client: AsyncGyozaClient,

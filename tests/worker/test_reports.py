@@ -167,6 +167,7 @@ async def test_of_waiting_progress_only_the_latest_is_sent(
     assert [e["msg"] for e in server.events] == [99, "completed"]
 
 
+@pytest.mark.row("server-away")
 async def test_reports_outlast_all_retries_of_the_client(
     server: SmallServer,
     engine: FakeContainerEngine,

@@ -32,6 +32,7 @@ __all__ = ["busybox_image"]
 DEAF = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"]
 
 
+@pytest.mark.row("shutdown-running")
 async def test_the_second_signal_stops_the_runs_and_gives_them_back(
     server: SmallServer, engine: FakeContainerEngine, settings: WorkerSettings
 ) -> None:
@@ -162,6 +163,7 @@ async def deaf_run(server: SmallServer, image: str) -> str:
     return run_id
 
 
+@pytest.mark.row("shutdown-running")
 @pytest.mark.docker
 async def test_after_the_second_signal_a_process_ends_with_0_and_leaves_nothing(
     server: SmallServer, environment: dict[str, str], busybox_image: str
@@ -179,6 +181,7 @@ async def test_after_the_second_signal_a_process_ends_with_0_and_leaves_nothing(
     assert "Traceback" not in worker.said
 
 
+@pytest.mark.row("third-signal")
 @pytest.mark.docker
 @pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])
 async def test_the_third_signal_leaves_a_run_that_the_next_start_takes_up(

@@ -78,6 +78,7 @@ def told(server: SmallServer) -> list[str]:
     return [event["type"] for event in server.events]
 
 
+@pytest.mark.row("killed-unstarted")
 async def test_a_run_that_was_only_claimed_is_executed(
     earlier: EarlierLife, start_worker: StartWorker
 ) -> None:
@@ -87,6 +88,7 @@ async def test_a_run_that_was_only_claimed_is_executed(
     assert earlier.server.heartbeats[0]["running_ops"][0]["id"] == RUN
 
 
+@pytest.mark.row("killed-unstarted")
 async def test_a_container_that_was_only_created_is_started(
     earlier: EarlierLife, start_worker: StartWorker
 ) -> None:
@@ -101,6 +103,7 @@ async def test_a_container_that_was_only_created_is_started(
 KEPT = b'one\n::gyoza::{"type": "INFO", "msg": "x"}\ntwo\n'
 
 
+@pytest.mark.row("killed-running")
 @pytest.mark.parametrize("taken", [0, 4, 20, len(KEPT)])
 async def test_output_goes_on_where_the_earlier_life_had_got_to(
     taken: int, earlier: EarlierLife, start_worker: StartWorker
@@ -121,6 +124,7 @@ async def test_output_goes_on_where_the_earlier_life_had_got_to(
     assert told(earlier.server) == ["INFO"] * (taken < len(KEPT)) + ["COMPLETED"]
 
 
+@pytest.mark.row("killed-running")
 async def test_a_running_container_is_followed_to_its_end(
     earlier: EarlierLife, start_worker: StartWorker
 ) -> None:
@@ -148,6 +152,7 @@ async def test_a_running_container_is_followed_to_its_end(
     assert failed["seq"] > 2**32
 
 
+@pytest.mark.row("killed-exited")
 @pytest.mark.parametrize(
     ("exit_code", "oom_killed", "reason"),
     [(3, False, "EXIT_CODE"), (137, True, "OUT_OF_MEMORY")],
@@ -169,6 +174,7 @@ async def test_an_exit_that_nobody_watched_is_reported(
     assert failed["payload"]["reason"] == reason
 
 
+@pytest.mark.row("killed-power-cut")
 @pytest.mark.parametrize("exit_code", [137, 143, 255])
 async def test_a_container_that_something_ended_meanwhile_is_no_failure_of_the_op(
     exit_code: int, earlier: EarlierLife, start_worker: StartWorker
@@ -182,6 +188,7 @@ async def test_a_container_that_something_ended_meanwhile_is_no_failure_of_the_o
     assert f"POST /runs/{RUN}/release" in earlier.server.requests
 
 
+@pytest.mark.row("killed-exited")
 async def test_a_recorded_exit_is_enough_to_report_the_outputs(
     earlier: EarlierLife, start_worker: StartWorker
 ) -> None:
@@ -208,6 +215,7 @@ async def test_a_recorded_time_out_is_reported_as_such(
     assert earlier.server.events[0]["payload"]["reason"] == "TIMED_OUT"
 
 
+@pytest.mark.row("timeout-running")
 async def test_a_time_limit_that_passed_meanwhile_ends_the_container(
     earlier: EarlierLife, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +233,7 @@ FAILED = {"seq": 2, "type": "FAILED", "msg": "No.", "payload": {"reason": "POLIC
 TOLD = {"seq": 1, "type": "INFO", "msg": "x", "payload": {}, "summary": None}
 
 
+@pytest.mark.row("killed-exited")
 async def test_recorded_reports_are_sent_in_order_and_once(
     earlier: EarlierLife, start_worker: StartWorker
 ) -> None:
@@ -262,6 +271,7 @@ async def test_an_end_that_the_server_has_only_costs_the_clean_up(
     assert not earlier.server.events
 
 
+@pytest.mark.row("killed-too-late")
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETED", "PENDING", None])
 async def test_a_run_that_is_no_longer_ours_is_stopped_and_removed(
     state: str | None, earlier: EarlierLife, start_worker: StartWorker

@@ -18,6 +18,7 @@ from gyoza.worker.containers.engine import ContainerExit, ContainerInfo, Contain
 from gyoza.worker.containers.stop import end_containers, remove_container, stop_container
 from gyoza.worker.errors import (
     EngineError,
+    EngineUnavailable,
     RunInterrupted,
 )
 from gyoza.worker.execution_pipeline.run_scope import RunScope, grace_of
@@ -104,10 +105,20 @@ class OpContainer:
             raise
 
     async def _start(self, container_id: str) -> None:
-        await self._scope.in_thread(self._scope.record.note_starting, self._gpu_ids)
-        # Shielded so that it is known whether the container runs; the call has a deadline.
-        with trio.CancelScope(shield=True):
-            await self._engine.start(container_id)
+        record = self._scope.record
+        again = record.started_at is not None
+        await self._scope.in_thread(record.note_starting, self._gpu_ids)
+        try:
+            # Shielded so that it is known whether the container runs; the call has a deadline.
+            with trio.CancelScope(shield=True):
+                await self._engine.start(container_id)
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            if not again:
+                raise
+            # An engine that was killed in the middle of a start cannot make up its mind about it.
+            raise RunInterrupted(str(error), ReleaseReason.ENGINE_RESTARTED) from error
 
     async def _wait(
         self, container_id: str, output: ContainerOutput, *, watched: bool = True

@@ -1,9 +1,12 @@
 """The outermost layer of the worker process: settings, singletons, systemd, exit code."""
 
+from collections.abc import Callable
+from functools import partial
+
 import trio
 
 from gyoza.worker.errors import WorkerError
-from gyoza.worker.runner.signals import obey_signals
+from gyoza.worker.runner.signals import ignore_signals, obey_signals
 from gyoza.worker.runner.supervisor import open_worker, supervise
 from gyoza.worker.runner.systemd import Systemd, keep_informed
 from gyoza.worker.runner.worker import Worker
@@ -31,7 +34,7 @@ def run(settings: WorkerSettings) -> int:
         WorkerError: As `start`.
     """
     try:
-        trio.run(work_until_told, settings)
+        trio.run(partial(work_until_told, settings, on_end=ignore_signals))
     except BaseExceptionGroup as group:
         raise _single(group) from group
     return 0
@@ -40,23 +43,24 @@ def run(settings: WorkerSettings) -> int:
 async def work_until_told(
     settings: WorkerSettings,
     *,
+    on_end: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run this process's worker until signals or its settings have ended it.
 
     Args:
         settings: See `WorkerSettings`.
+        on_end: Called once signals are no longer obeyed.
         task_status: Gets the worker once it is registered and about to claim.
     """
-    async with (
-        open_worker(settings, context=worker_context) as worker,
-        trio.open_nursery() as process,
-    ):
-        await process.start(obey_signals, worker)
-        if systemd := Systemd.from_env():
-            process.start_soon(keep_informed, systemd, worker)
-        await supervise(worker, task_status=task_status)
-        process.cancel_scope.cancel()
+    async with open_worker(settings, context=worker_context) as worker:
+        async with trio.open_nursery() as process:
+            await process.start(obey_signals, worker)
+            if systemd := Systemd.from_env():
+                process.start_soon(keep_informed, systemd, worker)
+            await supervise(worker, task_status=task_status)
+            process.cancel_scope.cancel()
+        on_end()
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -39,6 +39,12 @@ async def obey_signals(
                 leave_now(128 + number)
 
 
+def ignore_signals() -> None:
+    """Let a signal that comes too late not spoil the exit code of a worker that has drained."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def leave_now(code: int) -> None:
     """End the process without any clean-up; only what has been logged is written out."""
     logging.shutdown()

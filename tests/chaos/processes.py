@@ -1,0 +1,143 @@
+"""The processes under test: started, killed and started again under the same name."""
+
+import signal
+import subprocess
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+Tell = Callable[[str], None]
+
+PATIENCE_S = 60.0
+AGAIN_S = 1.0
+LAST_LINES = 25
+
+
+class Service:
+    """One program, with its output in a file.
+
+    Attributes:
+        name: What it is called in the report.
+        busy: Held by the one fault at a time that may touch it.
+        log: Where its output goes.
+        started_at: When it was started last, on Trio's clock.
+        surprises: One sentence for each time it ended unasked.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        nursery: trio.Nursery,
+        may_end: Callable[[int], bool],
+    ) -> None:
+        self.name = name
+        self.busy = trio.Lock()
+        self.log = log
+        self.started_at = 0.0
+        self.surprises: list[str] = []
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._nursery = nursery
+        self._may_end = may_end
+        self._process: trio.Process | None = None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was started last."""
+        return trio.current_time() - self.started_at
+
+    async def start(self) -> None:
+        """Start it; should it end by itself, that is noted and it is started again."""
+        with self.log.open("ab") as log:
+            process = await trio.lowlevel.open_process(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,  # so that Ctrl-C is ours alone
+            )
+        self._process = process
+        self.started_at = trio.current_time()
+        self._nursery.start_soon(self._watch, process)
+
+    async def kill(self) -> None:
+        """End it by SIGKILL and wait for its end."""
+        process = self._leave()
+        if process is not None:
+            process.kill()
+            await process.wait()
+
+    async def terminate(self, pauses_s: Sequence[float] = ()) -> int | None:
+        """End it by SIGTERM, and again after each pause while it lives.
+
+        Returns:
+            Its exit code as Python tells it; None if it had to be killed after `PATIENCE_S`.
+        """
+        process = self._leave()
+        if process is None:
+            return 0
+        process.send_signal(signal.SIGTERM)
+        for pause_s in pauses_s:
+            with trio.move_on_after(pause_s):
+                return await process.wait()
+            process.send_signal(signal.SIGTERM)
+        with trio.move_on_after(PATIENCE_S):
+            return await process.wait()
+        process.kill()
+        await process.wait()
+        return None
+
+    def _said(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
+
+    def _leave(self) -> trio.Process | None:
+        """Take the process out of watch: from now on its end is no surprise."""
+        process, self._process = self._process, None
+        return process
+
+    async def _watch(self, process: trio.Process) -> None:
+        code = await process.wait()
+        if process is self._process:
+            if not self._may_end(code):
+                self.surprises.append(
+                    f"{self.name} ended by itself with exit code {code}; it says:\n{self._said()}"
+                )
+            await trio.sleep(AGAIN_S)
+            if process is self._process:
+                await self.start()
+
+
+@asynccontextmanager
+async def open_service(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    may_end: Callable[[int], bool] = lambda _code: False,
+) -> AsyncGenerator[Service]:
+    """Have a program running; it is killed at the end if it still runs.
+
+    Args:
+        name: What it is called in the report.
+        command: The program and its arguments.
+        environment: Its environment variables.
+        log: Where its output goes.
+        may_end: Tells whether it may end by itself now with such an exit code; it is started again
+            either way.
+    """
+    async with trio.open_nursery() as nursery:
+        service = Service(name, command, environment, log, nursery, may_end)
+        try:
+            await service.start()
+            yield service
+        finally:
+            with trio.CancelScope(shield=True):  # a killed process ends at once
+                await service.kill()
+            nursery.cancel_scope.cancel()
