@@ -122,7 +122,8 @@ def test_a_run_is_told_as_the_contract_says() -> None:
     assert list(plain) == [
         *("id", "state", "progress", "current_attempt", "priority", "image", "command"),
         *("inputs", "outputs", "env_vars", "constraints", "tags", "timeout_s", "grace_s"),
-        *("retry_policy", "event_delivery", "op_definition", "worker_id", "events", "execution_summary"),
+        *("retry_policy", "event_delivery", "op_definition", "worker_id", "events"),
+        "execution_summary",
         *("created_at", "updated_at"),
     ]
     assert plain["state"] == "FAILED"

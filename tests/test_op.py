@@ -155,13 +155,13 @@ def test_outputs_that_are_not_plain_are_refused_by_name(
 
 
 def test_the_worker_reads_the_deepest_outputs_that_are_written(tmp_path: Path) -> None:
-    from gyoza.worker.op_io import OUTPUT, make_op_dir, mounted_dir, read_outputs
+    from gyoza.worker.op_io import OUTPUT, make_op_dir, read_outputs
 
-    op_dir = make_op_dir(tmp_path, "r", 1)
+    op_dir = make_op_dir(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GYOZA_OUTPUT_PATH", str(mounted_dir(op_dir) / OUTPUT))
+        patch.setenv("GYOZA_OUTPUT_PATH", str(op_dir / OUTPUT))
         outputs(deep(64))
-    assert read_outputs(op_dir) == deep(64)
+    assert read_outputs(tmp_path) == deep(64)
 
 
 def test_the_limits_are_those_of_the_worker() -> None:

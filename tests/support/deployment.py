@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import trio
 
@@ -46,7 +47,7 @@ class Deployment:
         self.client = client
         self.server = server
         self.engine = engine
-        self.worker_id = f"restart-{folder.name}"[:60]
+        self.worker_id = f"restart-{uuid4().hex}"  # other tests use this engine, too
         self.directory = folder / "work" / self.worker_id
         self.log = folder / "worker.log"
         self._began = int(time.time())
@@ -184,7 +185,8 @@ async def open_deployment(url: str, key: str, folder: Path) -> AsyncGenerator[De
         try:
             yield deployment
         finally:
-            await deployment.kill()
+            with trio.move_on_after(10, shield=True):
+                await deployment.kill()
             print(deployment.log.read_text() if deployment.log.exists() else "")  # noqa: T201
             with daemon() as real_engine:
                 for name in deployment.containers():

@@ -55,7 +55,7 @@ def reopen(record: RunRecord) -> RunRecord:
 def test_all_that_was_noted_is_recalled(tmp_path: Path) -> None:
     record = begin(tmp_path)
     record.note_starting([0, 2])
-    told = {"seq": 1, "type": "INFO", "msg": "x", "payload": {}, "summary": None}
+    told: dict[str, Any] = {"seq": 1, "type": "INFO", "msg": "x", "payload": {}, "summary": None}
     record.note_output("text", [told], Position((7, 0), (False, True)))
     record.note_exit(Exit(3, oom_killed=True))
     record.note_report(END)
@@ -198,7 +198,8 @@ PIECES = st.sampled_from(
 def test_output_is_taken_once_whenever_the_worker_is_killed(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, kills: list[int]
 ) -> None:
-    whole = trio.run(_take, tmp_path_factory.mktemp("whole"), data, [])
+    never: list[int] = []
+    whole = trio.run(_take, tmp_path_factory.mktemp("whole"), data, never)
     assert trio.run(_take, tmp_path_factory.mktemp("parts"), data, kills) == whole
 
 

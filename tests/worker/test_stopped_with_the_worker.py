@@ -138,11 +138,13 @@ async def cancel_nursery(
     reached: trio.Event,
 ) -> None:
     """Run a worker, and cancel the nursery around it when that point is reached."""
-    async with open_worker(settings, context=WorkerContext(), engine=engine) as worker:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(supervise, worker)
-            await reached.wait()
-            nursery.cancel_scope.cancel()
+    async with (
+        open_worker(settings, context=WorkerContext(), engine=engine) as worker,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(supervise, worker)
+        await reached.wait()
+        nursery.cancel_scope.cancel()
 
 
 def left_in(settings: WorkerSettings) -> list[Path]:

@@ -229,8 +229,14 @@ async def test_a_time_limit_that_passed_meanwhile_ends_the_container(
     assert earlier.server.events[0]["payload"]["reason"] == "TIMED_OUT"
 
 
-FAILED = {"seq": 2, "type": "FAILED", "msg": "No.", "payload": {"reason": "POLICY"}, "summary": {}}
-TOLD = {"seq": 1, "type": "INFO", "msg": "x", "payload": {}, "summary": None}
+FAILED: dict[str, Any] = {
+    "seq": 2,
+    "type": "FAILED",
+    "msg": "No.",
+    "payload": {"reason": "POLICY"},
+    "summary": {},
+}
+TOLD: dict[str, Any] = {"seq": 1, "type": "INFO", "msg": "x", "payload": {}, "summary": None}
 
 
 @pytest.mark.row("killed-exited")
@@ -300,6 +306,7 @@ async def test_only_the_latest_attempt_of_a_run_is_taken_up(
     assert {event["attempt"] for event in earlier.server.events} == {2}
 
 
+@pytest.mark.row("killed-power-cut")
 async def test_a_run_whose_container_has_vanished_is_given_back(
     earlier: EarlierLife, start_worker: StartWorker
 ) -> None:
