@@ -10,7 +10,7 @@ import trio
 
 Tell = Callable[[str], None]
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 AGAIN_S = 1.0
 LAST_LINES = 25
 

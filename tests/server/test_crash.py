@@ -152,7 +152,8 @@ async def server_process(directory: Path) -> AsyncGenerator[tuple[ServerProcess,
         ) as client:
             yield server, Api(client, server.url, trio.CancelScope())
     finally:
-        await server.kill()
+        with trio.move_on_after(10, shield=True):
+            await server.kill()
 
 
 async def test_what_was_answered_before_a_kill_is_there_after_it_and_only_once(

@@ -63,7 +63,7 @@ async def test_a_call_whose_answer_is_lost_is_not_done_twice(
 
 
 @pytest.mark.row("engine-away")
-@pytest.mark.parametrize("phase", ["pull", "create", "attach", "start"])
+@pytest.mark.parametrize("phase", ["pull", "create", "attach"])
 async def test_an_engine_that_is_away_when_a_run_begins_only_delays_it(
     phase: str,
     server: SmallServer,
@@ -86,6 +86,28 @@ async def test_an_engine_that_is_away_when_a_run_begins_only_delays_it(
             await end_of(worker, RUN)
     assert told(server) == ["STARTED", "COMPLETED"]
     assert program.starts == 1
+
+
+async def test_a_container_that_may_have_been_started_is_not_started_again(
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    program = Slow()
+    engine.add_image("slow", program)
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            with engine.hold("start") as gate:
+                submit(server, "slow")
+                await gate.reached.wait()
+                engine.go_away()
+            await server.wait_until(lambda: "waits for the engine" in caplog.text)
+            engine.come_back()
+            await end_of(worker, RUN)
+    assert told(server) == ["STARTED"]
+    assert f"POST /runs/{RUN}/release" in server.requests
+    assert not engine.containers
 
 
 @pytest.mark.row("engine-live-restore")

@@ -1,5 +1,6 @@
 """The outermost layer: what a person sees who starts a worker or runs a pipeline by hand."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_wrong_setting_is_told_before_anything_starts(monkeypatch: pytest.Monk
 
 
 def test_an_error_that_nobody_foresaw_keeps_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(_: WorkerSettings) -> None:
+    async def broken(_: WorkerSettings, *, on_end: Callable[[], None]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
             raise ZeroDivisionError
@@ -45,7 +46,7 @@ def test_an_error_that_nobody_foresaw_keeps_its_group(monkeypatch: pytest.Monkey
 
 
 def test_of_a_group_of_errors_the_known_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refused(_: WorkerSettings) -> None:
+    async def refused(_: WorkerSettings, *, on_end: Callable[[], None]) -> None:
         async with trio.open_nursery() as services, trio.open_nursery():
             services.start_soon(trio.sleep_forever)
             raise SettingsError("Wrong key.")

@@ -56,6 +56,7 @@ class OpContainer:
         self._grace_s = grace_of(ctx)
 
         self._may_exist = not scope.record.fresh
+        self._asked_to_start = False
         self._ended = False
 
     async def run(self) -> Exit:
@@ -71,6 +72,11 @@ class OpContainer:
     async def _run_from_where_it_is(self) -> Exit:
         found = await self._find()
         self._may_exist = True
+        if found and found.state == "created" and self._asked_to_start:
+            # An engine that is killed can forget that it has started it, and even its exit.
+            raise RunInterrupted(
+                "The engine has lost the container's start.", ReleaseReason.ENGINE_RESTARTED
+            )
         if found and found.state == "created" and self._gpu_ids:
             # An earlier life has made it, maybe for GPUs that are another run's by now.
             await self._engine.remove(found.id)
@@ -108,6 +114,7 @@ class OpContainer:
         record = self._scope.record
         again = record.started_at is not None
         await self._scope.in_thread(record.note_starting, self._gpu_ids)
+        self._asked_to_start = True
         try:
             # Shielded so that it is known whether the container runs; the call has a deadline.
             with trio.CancelScope(shield=True):
