@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 from sqlalchemy.exc import OperationalError
+from trio.testing import wait_all_tasks_blocked
 
 from gyoza.models import EventType, OpRun, RetryPolicy
 from gyoza.server.errors import Conflict
@@ -268,6 +269,27 @@ async def test_the_service_wakes_by_itself_when_a_lease_ends(tmp_path: Path) -> 
         told = await api.run(run, after_event=seen, wait_s=20)
         assert told["events"][-1]["payload"] == {"reason": "WORKER_LOST"}
         assert (await api.get("/workers/w1"))["state"] == "lost"
+
+
+async def test_a_waiting_claim_gets_a_lost_run_once_its_worker_has_let_go(tmp_path: Path) -> None:
+    async with serving(settings_in(tmp_path, lease_s=0.1)) as api:
+        await api.beat("w1")
+        run = await api.submit()
+        seen = (await api.claim("w1"))[0]["events"][-1]["id"]
+        await api.run(run, after_event=seen, wait_s=20)  # lost
+        await api.beat("w1", running=(run,))
+        got: list[str] = []
+
+        async def wait() -> None:
+            got.extend(r["id"] for r in await api.claim("w1", wait_s=20, holding=[run]))
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await wait_all_tasks_blocked(0.05)
+                assert got == []
+                await api.beat("w1")
+        assert got == [run]
 
 
 async def test_a_waiting_claim_gets_a_run_when_its_back_off_ends(tmp_path: Path) -> None:

@@ -34,10 +34,13 @@ async def claim(
     worker_id: str, body: ClaimBody, request: Request, service: TheService
 ) -> JSONResponse:
     """Answer with runs assigned to the worker, those first whose answer it never got."""
+    asked_at = service.clock()
 
     async def look() -> claims.Claim | None:
         def take(tx: Tx) -> claims.Claim:
-            return claims.claim(tx, worker_id, body.max_runs, body.holding, service.lease_s)
+            return claims.claim(
+                tx, worker_id, body.max_runs, body.holding, service.lease_s, asked_at
+            )
 
         found = await service.database.write(take, actor=worker_id)
         return found if found.runs or found.draining else None

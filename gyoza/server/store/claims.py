@@ -1,5 +1,6 @@
 """Claims: which runs a worker gets; and leases: which runs are taken from it again."""
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -55,7 +56,12 @@ class Claim:
 
 
 def claim(
-    tx: Tx, worker_id: str, max_runs: int, holding: Collection[str] | None, lease_s: float
+    tx: Tx,
+    worker_id: str,
+    max_runs: int,
+    holding: Collection[str] | None,
+    lease_s: float,
+    asked_at: float = math.inf,
 ) -> Claim:
     """Assign runs to a worker, after those assigned before whose answer it never got.
 
@@ -65,6 +71,8 @@ def claim(
         max_runs: How many runs it takes, at most.
         holding: The runs it has; None for those its last heartbeat listed.
         lease_s: How long the leases last, in seconds.
+        asked_at: When the claim came, in seconds since 1970: a later heartbeat knows better what
+            the worker has let go of.
 
     Raises:
         NotFound: If no heartbeat of this worker ever came.
@@ -72,8 +80,9 @@ def claim(
     worker = find_worker(tx.conn, worker_id)
     if not is_able(worker):
         return Claim([], draining=False)
+    listed = [op["id"] for op in worker.heartbeat["running_ops"]]
     if holding is None:
-        holding = [op["id"] for op in worker.heartbeat["running_ops"]]
+        holding = listed
     held = _held_by(tx, worker_id)
     lease_until = tx.now + lease_s
     unheard = [r for r in held if r.state == OpRunState.ASSIGNED and r.id not in holding]
@@ -82,7 +91,7 @@ def claim(
     draining = is_draining(worker)
     new: list[Waiting] = []
     if not draining:
-        waiting = _waiting(tx, worker_id, holding)
+        waiting = _waiting(tx, worker_id, listed if worker.last_seen > asked_at else holding)
         new = choose_runs(waiting, _capacity(worker, held), max_runs - len(again))
     for run in new:
         transitions.assign(tx, run.row, worker_id, lease_until)

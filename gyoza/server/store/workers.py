@@ -45,7 +45,7 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
         .values(lease_until=tx.now + lease_s)
     )
     now = find_worker(tx.conn, worker_id)
-    if before is not None and is_able(now) and not is_able(before):
+    if before is not None and (_has_let_go(before, listed) or is_able(now) > is_able(before)):
         tx.wake.add(worker_key(worker_id))
     if heartbeat["draining"]:
         tx.wake.add(worker_key(worker_id))
@@ -56,6 +56,11 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
         "states": _states(tx.conn, worker_id, listed),
         "drain": bool(now.drain),
     }
+
+
+def _has_let_go(before: Row[Any], listed: list[str]) -> bool:
+    """Return whether a run is listed no more: it may go to the same worker once again."""
+    return any(op["id"] not in listed for op in before.heartbeat["running_ops"])
 
 
 def _take_back_unlisted(tx: Tx, worker_id: str, listed: list[str]) -> None:

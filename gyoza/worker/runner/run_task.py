@@ -67,6 +67,8 @@ async def run_op(active: ActiveRun, worker: Worker, record: RunRecord | None = N
         logger.exception("Run %s ended in a way that nobody foresaw.", active.run.id)
     finally:
         worker.active.remove(active)
+        if active.not_ours:
+            worker.beat_now.set()  # the server may give it to this worker once more
         logger.info("Run %s is done here.", active.run.id)
 
 

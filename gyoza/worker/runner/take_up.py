@@ -135,3 +135,4 @@ async def _discard(active: ActiveRun, worker: Worker, record: RunRecord) -> None
         logger.error("The container %s stays: %s", identity.name, error)
     finally:
         worker.active.remove(active)
+        worker.beat_now.set()  # the server may give it to this worker once more
