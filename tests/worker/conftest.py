@@ -1,6 +1,6 @@
 """A real worker on the fake engine and the small server."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from gyoza.worker.runner import claim_loop, state_refresh
 from gyoza.worker.runner.supervisor import run_worker
 from gyoza.worker.runner.worker import Worker
 from gyoza.worker.settings import WorkerSettings
-from gyoza.worker.worker_context import Resources, WorkerContext
+from gyoza.worker.worker_context import GPU, Resources, WorkerContext
 from tests.support.small_server import SmallServer, open_small_server
 
 
@@ -40,7 +40,7 @@ async def engine() -> AsyncGenerator[FakeContainerEngine]:
 
 class StartWorker(Protocol):
     def __call__(
-        self, pipeline: Pipeline = ..., **settings: Any
+        self, pipeline: Pipeline = ..., gpus: Sequence[GPU] = ..., **settings: Any
     ) -> AbstractAsyncContextManager[Worker]: ...
 
 
@@ -62,10 +62,11 @@ def start_worker(settings: WorkerSettings, engine: FakeContainerEngine) -> Start
 
     @asynccontextmanager
     async def start(
-        pipeline: Pipeline = execution_pipeline, **changes: Any
+        pipeline: Pipeline = execution_pipeline, gpus: Sequence[GPU] = (), **changes: Any
     ) -> AsyncGenerator[Worker]:
         async with trio.open_nursery() as nursery:
-            context = WorkerContext(resources=Resources(cpu_cores=2, ram_mb=1024))
+            resources = Resources(cpu_cores=2, ram_mb=1024, gpus=list(gpus))
+            context = WorkerContext(resources=resources)
 
             async def run(task_status: trio.TaskStatus[Worker]) -> None:
                 await run_worker(

@@ -5,6 +5,11 @@ import trio
 
 from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker import backoff
+from gyoza.worker.containers.engine import ContainerSpec
+from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.errors import EngineError
+from gyoza.worker.runner.active_runs import CancelReason
+from gyoza.worker.runner.orphan_sweep import OrphanSweep
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
 from tests.worker.programs import sleep_for_ever
@@ -259,3 +264,58 @@ async def test_a_container_that_cannot_be_removed_leaves_its_directory_to_the_ne
             await end_of(worker, RUN)
     assert not engine.containers
     assert not list(worker.settings.work_dir.iterdir())
+
+
+async def test_a_removal_that_the_engine_refuses_leaves_the_container_to_the_sweep(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    engine.add_image("quick")
+    engine.failures["remove"] = EngineError("The device is busy.")
+    submit(server, "quick")
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            await server.wait_for_event("COMPLETED", RUN)
+            await end_of(worker, RUN)
+            assert [path.name for path in worker.settings.work_dir.iterdir()] == [f"{RUN}.1"]
+            sweep = OrphanSweep(worker)
+            await sweep.look()
+            await sweep.look()
+            assert not engine.containers
+            assert not list(worker.settings.work_dir.iterdir())
+
+
+async def test_a_container_that_an_engine_makes_too_late_is_taken(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    engine.add_image("quick")
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            with engine.hold("create") as gate:
+                submit(server, "quick")
+                await gate.reached.wait()
+                identity = ContainerIdentity("w1", RUN, 1)
+                spec = ContainerSpec(name=identity.name, image="quick", labels=identity.labels)
+                engine.leave_behind(spec, "created")
+                engine.failures["create"] = EngineError("The name is in use.")
+            await server.wait_for_event("COMPLETED", RUN)
+            await end_of(worker, RUN)
+    assert not engine.containers
+
+
+async def test_a_run_that_can_have_no_directory_is_given_back(
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine.add_image("quick")
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            (worker.settings.work_dir / f"{RUN}.1").write_text("in the way")
+            submit(server, "quick")
+            await server.wait_until(lambda: f"POST /runs/{RUN}/release" in server.requests)
+            worker.drain()
+            worker.active.trip_all(CancelReason.SHUTDOWN)
+            await end_of(worker, RUN)
+    assert not server.events
+    assert "cannot be made" in caplog.text

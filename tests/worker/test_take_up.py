@@ -11,9 +11,11 @@ from gyoza.models import OpRun
 from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker.containers.engine import ContainerSpec
 from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.errors import EngineError
 from gyoza.worker.op_io.op_dir import make_op_dir
 from gyoza.worker.run_record import Exit, Position, RunRecord
 from gyoza.worker.settings import WorkerSettings
+from gyoza.worker.worker_context import GPU
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
 from tests.worker.programs import sleep_for_ever
@@ -362,3 +364,47 @@ async def test_the_server_is_asked_until_it_answers(
     earlier.server.refuse("GET", f"/runs/{RUN}", 500, "Later.", times=2)
     await start_again(start_worker, earlier)
     assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+
+
+async def test_a_created_container_is_made_anew_for_gpus_that_are_free_now(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed(constraints={"vram_mb": 10})
+    earlier.container(record, state="created")
+    record.close()
+    with trio.fail_after(10):
+        async with start_worker(gpus=[GPU(3, 100)]) as worker:
+            await end_of(worker, RUN)
+    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+    assert earlier.server.events[-1]["summary"]["gpu_ids"] == [3]
+    assert [m for m, _ in earlier.engine.calls if m in ("create", "start")] == ["create", "start"]
+
+
+async def test_gpus_of_a_run_that_is_taken_up_are_its_own_until_it_is_gone(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed("sleeper", constraints={"vram_mb": 10})
+    record.note_starting([3])
+    earlier.container(record)
+    record.close()
+    with trio.fail_after(10):
+        async with start_worker(gpus=[GPU(3, 100)]) as worker:
+            earlier.server.submit("run-2", "chat", constraints={"vram_mb": 10})
+            await earlier.server.wait_for_event("STARTED", "run-2")
+            assert "create" not in [method for method, _ in earlier.engine.calls]
+            earlier.server.cancel(RUN)
+            await earlier.server.wait_for_event("COMPLETED", "run-2")
+            await end_of(worker, "run-2")
+
+
+async def test_a_start_that_the_engine_refuses_after_one_that_broke_off_gives_the_run_back(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed()
+    record.note_starting([])
+    earlier.container(record, state="created")
+    record.close()
+    earlier.engine.failures["start"] = EngineError("The task exists already.")
+    await start_again(start_worker, earlier)
+    assert not earlier.server.events
+    assert f"POST /runs/{RUN}/release" in earlier.server.requests
