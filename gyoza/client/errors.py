@@ -27,9 +27,19 @@ class ApiError(httpx.HTTPStatusError):
         self.status = response.status_code
         self.detail = detail
 
+    @property
+    def says_unknown(self) -> bool:
+        """Whether a gyoza server, and not something on the way to it, knows no such thing."""
+        return self.status == 404
+
 
 class ForeignAnswer(ApiError):
     """An error status without the sentence that a gyoza server would say."""
+
+    @property
+    def says_unknown(self) -> bool:
+        """Never: a proxy whose server is away may say 404, too."""
+        return False
 
 
 class ClientError(Exception):

@@ -14,7 +14,7 @@ from gyoza.server.serve import serve
 from gyoza.server.settings import ServerSettings
 from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker.containers.engine import ContainerSpec
-from gyoza.worker.containers.labels import ContainerIdentity, server_name
+from gyoza.worker.containers.labels import WORKER_ID, ContainerIdentity, server_name
 from gyoza.worker.errors import EngineError, EngineUnavailable
 from gyoza.worker.runner import orphan_sweep
 from gyoza.worker.runner.orphan_sweep import OrphanSweep
@@ -255,3 +255,15 @@ def test_labels_are_read_back_as_they_were_made() -> None:
         assert again is not None
         assert (again, again.server) == (identity, server)
     assert "gyoza.server" not in ContainerIdentity("script-1", "run-1", 1).labels
+
+
+async def test_a_container_that_only_says_whose_it_is_is_swept_as_well(
+    engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    engine.add_image("sleeper", sleep_for_ever)
+    async with start_worker() as worker:
+        engine.leave_behind(ContainerSpec(name="odd", image="sleeper", labels={WORKER_ID: "w1"}))
+        sweep = OrphanSweep(worker)
+        await sweep.look()
+        await sweep.look()
+        assert not engine.containers

@@ -185,3 +185,20 @@ async def test_reports_outlast_all_retries_of_the_client(
     assert [e["type"] for e in server.events] == ["STARTED", "INFO", "COMPLETED"]
     assert server.logs["run-1"] == "one\ntwo\n"
     assert caplog.text.count("goes on trying") == 4
+
+
+async def test_of_progress_told_in_one_breath_only_the_latest_is_sent(
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+) -> None:
+    async def hurry(container: FakeContainer) -> int:
+        lines = (f'::gyoza::{{"type": "PROGRESS", "msg": {n}}}\n' for n in range(100))
+        await container.stdout("".join(lines).encode())
+        return 0
+
+    engine.add_image("chat", hurry)
+    server.submit("run-1", "chat")
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            await server.wait_for_event("COMPLETED", "run-1")
+            await end_of(worker, "run-1")
+    assert [e["msg"] for e in server.events] == ["started", 99, "completed"]

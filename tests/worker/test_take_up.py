@@ -1,6 +1,7 @@
 """A worker that starts again goes on with what its earlier life has left, from wherever it was."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import trio
 
 from gyoza.models import OpRun
 from gyoza.testing import FakeContainer, FakeContainerEngine
-from gyoza.worker.containers.engine import ContainerSpec
+from gyoza.worker.containers.engine import ContainerSpec, LogStream
 from gyoza.worker.containers.labels import ContainerIdentity
-from gyoza.worker.errors import EngineError
+from gyoza.worker.errors import EngineError, EngineUnavailable
 from gyoza.worker.op_io.op_dir import make_op_dir
 from gyoza.worker.run_record import Exit, Position, RunRecord
+from gyoza.worker.runner.run_task import remove_run_dir
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import GPU
 from tests.support.small_server import SmallServer
@@ -408,3 +410,97 @@ async def test_a_start_that_the_engine_refuses_after_one_that_broke_off_gives_th
     await start_again(start_worker, earlier)
     assert not earlier.server.events
     assert f"POST /runs/{RUN}/release" in earlier.server.requests
+
+
+async def test_whatever_the_server_says_but_no_it_is_asked_again(
+    earlier: EarlierLife, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gyoza.worker.backoff.FIRST_S", 0.01)
+    earlier.claimed().close()
+    earlier.server.refuse("GET", f"/runs/{RUN}", 403, "Not now.", times=2)
+    await start_again(start_worker, earlier)
+    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+
+
+async def test_a_cancel_told_by_the_first_heartbeat_stops_the_run(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed("sleeper")
+    record.note_starting([])
+    earlier.container(record)
+    record.close()
+    earlier.server.runs[RUN]["state"] = "CANCELLED"
+    earlier.server.told_at_heartbeats = {RUN: "CANCELLED"}
+    await start_again(start_worker, earlier)
+    assert not earlier.server.events
+    assert "ask_to_stop" in [method for method, _ in earlier.engine.calls]
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "CANCELLED"])
+async def test_a_container_that_the_engine_will_not_tell_of_is_left_with_its_directory(
+    state: str, earlier: EarlierLife, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = earlier.claimed()
+    record.note_starting([])
+    record.note_exit(Exit(3))
+    record.close()
+    earlier.server.runs[RUN]["state"] = state
+    earlier.engine.failures["list"] = EngineError("Not now.")
+    with trio.fail_after(10):
+        async with start_worker() as worker:
+            await end_of(worker, RUN)
+    assert told(earlier.server) == ["FAILED"] * (state == "RUNNING")
+    assert "stays: Not now." in caplog.text
+    assert (earlier.work_dir / f"{RUN}.1").exists()
+
+
+async def test_kept_output_is_asked_for_until_the_engine_is_back(
+    earlier: EarlierLife, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gyoza.worker.backoff.FIRST_S", 0.01)
+    logs, answers = earlier.engine.logs, iter([False, False, False, True])
+
+    @asynccontextmanager
+    async def away_for_a_while(container_id: str, *, follow: bool) -> AsyncGenerator[LogStream]:
+        if not next(answers, True):
+            raise EngineUnavailable("Away.")
+        async with logs(container_id, follow=follow) as stream:
+            yield stream
+
+    record = earlier.claimed()
+    record.note_starting([])
+    earlier.container(record, state="exited", stdout=KEPT, exit_code=0)
+    record.close()
+    monkeypatch.setattr(earlier.engine, "logs", away_for_a_while)
+    await start_again(start_worker, earlier)
+    assert told(earlier.server) == ["INFO", "COMPLETED"]
+    assert earlier.server.logs[RUN] == "one\ntwo\n"
+
+
+async def test_output_that_the_engine_refuses_to_give_costs_the_log_not_the_run(
+    earlier: EarlierLife,
+    start_worker: StartWorker,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @asynccontextmanager
+    async def refuse(container_id: str, *, follow: bool) -> AsyncGenerator[LogStream]:
+        raise EngineError(f"The log of {container_id} is broken.")
+        yield
+
+    record = earlier.claimed()
+    record.note_starting([])
+    earlier.container(record, state="exited", stdout=KEPT, exit_code=0)
+    record.close()
+    monkeypatch.setattr(earlier.engine, "logs", refuse)
+    await start_again(start_worker, earlier)
+    assert told(earlier.server) == ["COMPLETED"]
+    assert "the rest of its output is lost" in caplog.text
+
+
+async def test_a_run_directory_that_cannot_be_removed_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "link").symlink_to("/")
+    await remove_run_dir(tmp_path / "link", trio.CapacityLimiter(1))
+    assert "link cannot be removed" in caplog.text

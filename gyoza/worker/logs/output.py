@@ -202,11 +202,9 @@ class ContainerOutput:
             logger.debug("Run %s: %s", self._record.run.id, errors)
             worked = False
         except* EngineError as errors:
-            logger.warning(
-                "Run %s: the rest of its output is lost: %s",
-                self._record.run.id,
-                errors.exceptions[0],
-            )
+            level = logging.DEBUG if follow else logging.WARNING
+            sentence = "Run %s: the rest of its output is lost: %s"
+            logger.log(level, sentence, self._record.run.id, errors.exceptions[0])
         return worked
 
     async def _take_stream(

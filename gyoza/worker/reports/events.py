@@ -10,7 +10,6 @@ from typing import Any
 import trio
 
 from gyoza.client import ApiError, AsyncGyozaClient, ClientError
-from gyoza.client.errors import ForeignAnswer
 from gyoza.client.retry import REPORT
 from gyoza.models import EventType
 from gyoza.worker.backoff import Backoff
@@ -221,8 +220,7 @@ class EventReporter:
                     summary=report.summary,
                 )
             except ApiError as refusal:
-                # A proxy whose server is away may say 404, too.
-                away = refusal.status == 404 and isinstance(refusal, ForeignAnswer)
+                away = refusal.status == 404 and not refusal.says_unknown
                 if refusal.status not in REPORT.statuses and not away:
                     return refusal
                 logger.warning("Run %s goes on trying: %s", self.identity.run_id, refusal)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 import trio
 
 from gyoza.client import ApiError, ClientError
-from gyoza.client.errors import ForeignAnswer
 from gyoza.models import OpRunState
 from gyoza.worker.containers.engine import ContainerInfo
 from gyoza.worker.containers.labels import SERVER, WORKER_ID, ContainerIdentity, of_worker
@@ -116,7 +115,7 @@ class OrphanSweep:
         try:
             run = await self._worker.client.get_run(identity.run_id)
         except ApiError as error:
-            if _is_unknown(error):
+            if error.says_unknown:
                 return False
             raise
         return (
@@ -130,7 +129,7 @@ class OrphanSweep:
         try:
             worker = await self._worker.client.get_worker(worker_id)
         except ApiError as error:
-            if _is_unknown(error):
+            if error.says_unknown:
                 return True
             raise
         return worker.get("state") == "lost"
@@ -147,8 +146,3 @@ class OrphanSweep:
             raise
         except EngineError as error:
             logger.warning("The container %s stays: %s", container.name, error)
-
-
-def _is_unknown(error: ApiError) -> bool:
-    """Whether a server of gyoza, and not something on the way to it, says 404."""
-    return error.status == 404 and not isinstance(error, ForeignAnswer)

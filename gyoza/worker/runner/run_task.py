@@ -128,9 +128,14 @@ async def _begin_record(directory: Path, active: ActiveRun, worker: Worker) -> R
 
 
 async def remove_run_dir(directory: Path, limiter: trio.CapacityLimiter) -> None:
+    """See `clear_run_dir`; in a thread."""
+    await trio.to_thread.run_sync(clear_run_dir, directory, limiter=limiter)
+
+
+def clear_run_dir(directory: Path) -> None:
     """Remove a run directory; what cannot be removed is said and left."""
     try:
-        await trio.to_thread.run_sync(remove_op_dir, directory, limiter=limiter)
+        remove_op_dir(directory)
     except OpDirNotRemoved as error:
         logger.warning("%s", error)
 

@@ -15,15 +15,19 @@ from typing import Any
 import trio
 
 from gyoza.client import ApiError, ClientError
-from gyoza.client.errors import ForeignAnswer
 from gyoza.models import OpRunState
 from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.stop import end_containers
-from gyoza.worker.errors import EngineError, OpDirNotRemoved
-from gyoza.worker.op_io.op_dir import remove_op_dir
+from gyoza.worker.errors import EngineError
 from gyoza.worker.run_record import RunRecord
 from gyoza.worker.runner.active_runs import ActiveRun
-from gyoza.worker.runner.run_task import ENGINE_S, identity_of, remove_run_dir, run_op
+from gyoza.worker.runner.run_task import (
+    ENGINE_S,
+    clear_run_dir,
+    identity_of,
+    remove_run_dir,
+    run_op,
+)
 from gyoza.worker.runner.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -58,7 +62,7 @@ def _load(work_dir: Path) -> list[RunRecord]:
     for record in sorted(_records(work_dir), key=lambda record: record.run.current_attempt):
         if earlier := latest.get(record.run.id):  # the sweep removes a container
             earlier.close()
-            _remove(earlier.directory)
+            clear_run_dir(earlier.directory)
         latest[record.run.id] = record
     return list(latest.values())
 
@@ -71,14 +75,7 @@ def _records(work_dir: Path) -> Iterator[RunRecord]:
             yield RunRecord.load(directory)
         except (ValueError, TypeError, KeyError, OSError) as error:
             logger.warning("%s tells of no run (%s) and is removed.", directory, error)
-            _remove(directory)
-
-
-def _remove(directory: Path) -> None:
-    try:
-        remove_op_dir(directory)
-    except OpDirNotRemoved as error:
-        logger.warning("%s", error)
+            clear_run_dir(directory)
 
 
 async def take_up(recalled: Recalled, worker: Worker) -> None:
@@ -101,12 +98,9 @@ async def _is_ours(active: ActiveRun, worker: Worker) -> bool:
     while not active.tripped.is_set():
         try:
             return _holds(await worker.client.get_run(active.run.id), active, worker)
-        except ApiError as error:
-            # Not by the word of a proxy whose server is away.
-            if error.status == 404 and not isinstance(error, ForeignAnswer):
+        except (ApiError, ClientError) as error:
+            if isinstance(error, ApiError) and error.says_unknown:
                 return False
-            logger.warning("Run %s waits to be taken up: %s", active.run.id, error)
-        except ClientError as error:
             logger.warning("Run %s waits to be taken up: %s", active.run.id, error)
         await backoff.wait(active.tripped)
     return True
