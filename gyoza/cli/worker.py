@@ -57,5 +57,6 @@ def start(
         min_free_mb=min_free_mb,
     )
     from gyoza.worker.runner.main import run
+    from gyoza.worker.runner.signals import ignore_signals
 
-    raise typer.Exit(run(settings))
+    raise typer.Exit(run(settings, on_end=ignore_signals))

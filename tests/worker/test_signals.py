@@ -242,3 +242,14 @@ async def test_once_executes_one_run_and_ends(
         async with program(environment, "worker", "start", "--once") as worker:
             assert await worker.end() == 0
     assert [run["state"] for run in server.runs.values()] == ["COMPLETED", "PENDING"]
+
+
+def test_signals_that_come_after_the_drain_are_ignored() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signals.ignore_signals()
+        for number in before:
+            signal.raise_signal(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

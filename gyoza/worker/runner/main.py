@@ -6,7 +6,7 @@ from functools import partial
 import trio
 
 from gyoza.worker.errors import WorkerError
-from gyoza.worker.runner.signals import ignore_signals, obey_signals
+from gyoza.worker.runner.signals import obey_signals
 from gyoza.worker.runner.supervisor import open_worker, supervise
 from gyoza.worker.runner.systemd import Systemd, keep_informed
 from gyoza.worker.runner.worker import Worker
@@ -27,14 +27,18 @@ def start() -> None:
     run(WorkerSettings.from_env())
 
 
-def run(settings: WorkerSettings) -> int:
+def run(settings: WorkerSettings, *, on_end: Callable[[], None] = lambda: None) -> int:
     """Run a worker with these settings until it has drained; return the exit code.
+
+    Args:
+        settings: See `WorkerSettings`.
+        on_end: Called once signals are no longer obeyed.
 
     Raises:
         WorkerError: As `start`.
     """
     try:
-        trio.run(partial(work_until_told, settings, on_end=ignore_signals))
+        trio.run(partial(work_until_told, settings, on_end=on_end))
     except BaseExceptionGroup as group:
         raise _single(group) from group
     return 0

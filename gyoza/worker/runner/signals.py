@@ -40,7 +40,7 @@ async def obey_signals(
 
 
 def ignore_signals() -> None:
-    """Let a signal that comes too late not spoil the exit code of a worker that has drained."""
+    """Let no signal that comes too late spoil the exit code of a process whose worker has drained."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
