@@ -20,7 +20,7 @@ STOPPED_BY_THIRD_SIGNAL = (128 + signal.SIGTERM, -signal.SIGTERM)
 """The same for a shell: by its own exit, or by the signal if it was about to exit anyway."""
 
 STARTING_S = 5.0
-"""A program that young may end by SIGTERM like any other, before it has got to its signals."""
+"""Seconds in which a program that was started gets to listen for signals."""
 
 LONG_FREEZE = 0.1
 
@@ -193,11 +193,11 @@ async def _terminate(
     async with worker.busy:
         again = "".join(f", again after {pause_s} s" for pause_s in pauses_s)
         targets.tell(f"SIGTERM to {worker.name}{again}")
-        young = worker.age_s < STARTING_S
         code = await worker.terminate(pauses_s)
+        too_early = code == -signal.SIGTERM and not worker.obeyed_signals
         if code is None:
             targets.surprises.append(f"{worker.name} did not end by SIGTERM and was killed.")
-        elif code not in codes and not (young and code == -signal.SIGTERM):
+        elif code not in codes and not too_early:
             targets.surprises.append(f"{worker.name} ended with exit code {code} after SIGTERM.")
         await trio.sleep(fault.lasts_s)
         await worker.start()

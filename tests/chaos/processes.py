@@ -45,6 +45,14 @@ class Service:
         self._nursery = nursery
         self._may_end = may_end
         self._process: trio.Process | None = None
+        self._log_start = 0
+
+    @property
+    def obeyed_signals(self) -> bool:
+        """Whether it has said so since it was started last; before it listens, a signal ends it."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return b"no new runs" in log.read()
 
     @property
     def age_s(self) -> float:
@@ -54,6 +62,7 @@ class Service:
     async def start(self) -> None:
         """Start it; should it end by itself, that is noted and it is started again."""
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             process = await trio.lowlevel.open_process(
                 self._command,
                 stdin=subprocess.DEVNULL,

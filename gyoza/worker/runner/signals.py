@@ -40,7 +40,7 @@ async def obey_signals(
 
 
 def ignore_signals() -> None:
-    """Let no signal that comes too late spoil the exit code of a process whose worker has drained."""
+    """Let no signal that comes too late spoil the exit code of a drained worker."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
