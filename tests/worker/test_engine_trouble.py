@@ -157,12 +157,13 @@ async def test_a_container_that_ended_well_while_the_engine_was_away_completes(
 async def test_a_line_that_an_engine_loses_as_it_goes_down_costs_nothing_else(
     length: int, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
-    begun, go_on = trio.Event(), trio.Event()
+    go_on = [trio.Event(), trio.Event()]
 
     async def write(container: FakeContainer) -> int:
         await container.stdout(b"one\n" + b"x" * length)
-        begun.set()
-        await go_on.wait()
+        await go_on[0].wait()
+        await container.stdout(b"z" * 16 * 1024)  # a piece that is kept before its line is complete
+        await go_on[1].wait()
         await container.stdout(b"y\nlast\n")
         return 0
 
@@ -170,13 +171,13 @@ async def test_a_line_that_an_engine_loses_as_it_goes_down_costs_nothing_else(
     submit(server, "writing")
     with trio.fail_after(10):
         async with start_worker() as worker:
-            await begun.wait()
-            await server.wait_until(lambda: server.logs.get(RUN, "").endswith("x"))
-            engine.go_away(loses_unfinished_lines=True)
-            engine.come_back()
-            go_on.set()
+            for written, event in zip(("x" * length, "z" * 16 * 1024), go_on, strict=True):
+                await server.wait_until(lambda end=written: server.logs.get(RUN, "").endswith(end))
+                engine.go_away(loses_unfinished_lines=True)
+                engine.come_back()
+                event.set()
             await end_of(worker, RUN)
-    assert server.logs[RUN] == "one\n" + "x" * length + "y\nlast\n"
+    assert server.logs[RUN] == "one\n" + "x" * length + "z" * 16 * 1024 + "y\nlast\n"
 
 
 @pytest.mark.row("engine-restart")

@@ -222,3 +222,29 @@ async def _take(tmp_path: Path, data: bytes, kills: list[int]) -> tuple[str, int
     taken = record.spool.read(0), len(record.unsent)
     record.close()
     return taken
+
+
+async def test_a_line_lost_by_the_engine_is_passed_over_once_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gyoza.worker.logs.output.LOOK_AGAIN_S", 0)
+    record = begin(tmp_path)
+    client = AsyncGyozaClient("http://nowhere.invalid", "key")
+    limiter = trio.CapacityLimiter(1)
+    reporter = EventReporter(client, ContainerIdentity("w", "r", 1), record, limiter)
+    output = ContainerOutput(record, reporter, lambda: None, limiter)
+
+    class Engine:
+        """Has lost `xxx`; a follower gets the rest, and then the container has exited."""
+
+        @asynccontextmanager
+        async def logs(self, _container_id: str, *, follow: bool) -> AsyncGenerator[Kept]:
+            yield Kept(b"one\nrest", hangs=False)
+            if follow:
+                output.container_exited(disturbed=True)
+
+    attached = Kept(b"one\nxxx", hangs=False)
+    with trio.fail_after(5):
+        await output.follow(cast("ContainerEngine", Engine()), "container", attached)
+    assert record.spool.read(0) == "one\nxxxrest"
+    record.close()

@@ -92,6 +92,7 @@ class _PassOver:
             return data[len(expected) :]
         # The engine has lost the unfinished line when it went down, and this came after it.
         self._stream.seen -= len(self._unfinished)
+        self._stream.unfinished = b""
         data = self._unfinished[: self._matched] + data
         self._unfinished = b""
         return data
