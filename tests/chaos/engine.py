@@ -49,8 +49,8 @@ class ContainerProcess:
     """A container's processes, as the machine has them.
 
     Attributes:
-        torn: Whether the engine went away while it started the container. Then it may take it for
-            one that was never started, and nobody who speaks to the engine can end it.
+        torn: Whether the engine went away while it started the container or later. It may have
+            lost it then, and nobody who speaks to the engine can end it.
     """
 
     container_id: str
@@ -164,7 +164,7 @@ class Engine:
                 if os.readlink(process / "ns/pid") == namespace:
                     container_id = words[words.index("-id") + 1]
                     started_at = _started_at(process)
-                    torn = any(abs(started_at - left) < TORN_START_S for left, _ in self.away)
+                    torn = any(left > started_at - TORN_START_S for left, _ in self.away)
                     found.append(ContainerProcess(container_id, torn))
         return found
 

@@ -23,7 +23,7 @@ class Outcome:
         histories: What is known of each run that the server took.
         containers: What the engine still has, in its words.
         unknown: Ids of containers that have processes and that the engine does not list.
-        torn: The same for containers that the engine went away in the midst of starting.
+        torn: The same for containers that the engine has lost as it went away.
         directories: Directories of runs that are still there.
         strangers: Ids of runs at the server that nobody handed in.
         surprises: Sentences about processes that did not behave.
@@ -90,7 +90,7 @@ def _summary(outcome: Outcome) -> Iterator[str]:
     for notice, times in sorted(seen.items()):
         yield f"{times:5} {notice}"
     if outcome.torn:
-        yield f"{len(outcome.torn):5} torn from the engine while it started them, and out of reach"
+        yield f"{len(outcome.torn):5} lost by the engine as it went away, and out of reach"
     if missing := outcome.planned - len(outcome.histories):
         yield f"{missing:5} never taken by the server"
 
