@@ -129,7 +129,7 @@ async def test_containers_that_exit_while_no_worker_is_there_are_reported(
     assert runs[1]["execution_summary"]["reason"] == "EXIT_CODE"
     for run, log, more in zip(runs, logs, ends.values(), strict=True):
         check_told(run, log, more=more)
-        assert deployment.starts(run["id"]) == 1
+        assert await deployment.starts(run["id"]) == 1
 
 
 async def test_a_run_survives_one_kill_after_the_other(

@@ -62,7 +62,7 @@ async def test_a_run_cancelled_meanwhile_is_stopped_and_removed(
         "STARTED",
         "CANCELLED",
     ]
-    assert deployment.starts(run_id) == 1
+    assert await deployment.starts(run_id) == 1
 
 
 @pytest.mark.parametrize("lease_s", [1.5])
@@ -79,7 +79,7 @@ async def test_a_run_whose_lease_ended_meanwhile_is_executed_anew(
         run = await deployment.end_of(run_id)
         await deployment.drain()
     assert (run["state"], run["current_attempt"], run["outputs"]) == ("COMPLETED", 2, OUTPUTS)
-    assert deployment.starts(run_id) == 2
+    assert await deployment.starts(run_id) == 2
 
 
 @pytest.mark.parametrize("lease_s", [3])
@@ -110,7 +110,7 @@ async def test_a_run_that_another_worker_has_meanwhile_is_stopped_and_left_to_it
         run = await deployment.client.get_run(run_id)
     assert (claimed["id"], claimed["current_attempt"]) == (run_id, 2)
     assert (run["state"], run["worker_id"]) == ("RUNNING", other)
-    assert deployment.starts(run_id) == 1
+    assert await deployment.starts(run_id) == 1
 
 
 async def test_a_time_limit_that_passed_meanwhile_ends_the_run(
@@ -126,7 +126,7 @@ async def test_a_time_limit_that_passed_meanwhile_ends_the_run(
         await deployment.drain()
     assert (run["state"], run["current_attempt"]) == ("FAILED", 1)
     assert run["execution_summary"]["reason"] == "TIMED_OUT"
-    assert deployment.starts(run_id) == 1
+    assert await deployment.starts(run_id) == 1
 
 
 async def test_a_run_whose_container_was_killed_meanwhile_is_given_back(
@@ -141,7 +141,7 @@ async def test_a_run_whose_container_was_killed_meanwhile_is_given_back(
         run = await deployment.end_of(run_id)
         await deployment.drain()
     assert (run["state"], run["current_attempt"], run["outputs"]) == ("COMPLETED", 2, OUTPUTS)
-    assert deployment.starts(run_id) == 2
+    assert await deployment.starts(run_id) == 2
 
 
 async def test_a_worker_killed_while_it_gives_a_run_back_gives_it_back_at_its_next_start(
@@ -158,4 +158,4 @@ async def test_a_worker_killed_while_it_gives_a_run_back_gives_it_back_at_its_ne
         run = await deployment.end_of(run_id)
         await deployment.drain()
     assert (run["state"], run["current_attempt"], run["outputs"]) == ("COMPLETED", 2, OUTPUTS)
-    assert deployment.starts(run_id) == 2
+    assert await deployment.starts(run_id) == 2

@@ -3,11 +3,11 @@
 Between it and both the server and the Docker Engine stands a proxy that can hold a request.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import httpx
 import trio
 
 from gyoza.client import AsyncGyozaClient
@@ -50,7 +51,8 @@ class Deployment:
         self.worker_id = f"restart-{uuid4().hex}"  # other tests use this engine, too
         self.directory = folder / "work" / self.worker_id
         self.log = folder / "worker.log"
-        self._began = int(time.time())
+        self._engine_events: list[Json] = []
+        self._engine_event = trio.Event()
         self._process: trio.Process | None = None
         self._registers = trio.Event()
         self._environment = os.environ | {
@@ -143,7 +145,7 @@ class Deployment:
         run = await self.end_of(run_id)
         await self.drain()
         check_told(run, await self.client.get_logs(run_id), parts, size, more)
-        assert self.starts(run_id) == 1
+        assert await self.starts(run_id) == 1
         return run
 
     def containers(self) -> list[str]:
@@ -153,13 +155,37 @@ class Deployment:
             answer = engine.get("/containers/json", params={"all": 1, "filters": filters})
         return [container["Names"][0].removeprefix("/") for container in answer.json()]
 
-    def starts(self, run_id: str) -> int:
-        """Return how often the engine has started a container of the run."""
-        filters = f'{{"event": ["start"], "label": ["gyoza.run_id={run_id}"]}}'
-        span = {"since": self._began, "until": time.time()}
-        with daemon() as engine:
-            answer = engine.get("/events", params=span | {"filters": filters})
-        return len(answer.text.splitlines())
+    async def starts(self, run_id: str) -> int:
+        """Return how often the engine has started a container of the run, once all are gone."""
+        with trio.fail_after(10):
+            while True:
+                happened = self._happened_to(run_id)
+                if happened.count("destroy") == happened.count("create") > 0:
+                    return happened.count("start")
+                await self._engine_event.wait()
+
+    def _happened_to(self, run_id: str) -> list[str]:
+        happened = [(e["Action"], e["Actor"]["Attributes"]) for e in self._engine_events]
+        return [action for action, of in happened if of["gyoza.run_id"] == run_id]
+
+    async def watch_engine(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Keep what happens to the worker's containers: the engine itself soon forgets it."""
+        filters = {
+            "event": ["create", "start", "destroy"],
+            "label": [f"gyoza.worker_id={self.worker_id}"],
+        }
+        target = httpx.URL("/events", params={"filters": json.dumps(filters)})
+        async with await connect_to_engine() as stream:
+            await stream.send_all(b"GET %s HTTP/1.0\r\n\r\n" % target.raw_path)
+            received = bytes(await stream.receive_some())
+            assert received.startswith(b"HTTP/1.0 200 "), received
+            task_status.started()
+            _, _, unread = received.partition(b"\r\n\r\n")
+            async for data in stream:
+                *lines, unread = (unread + data).split(b"\n")
+                self._engine_events += map(json.loads, lines)
+                self._engine_event.set()
+                self._engine_event = trio.Event()
 
     async def engine_says(self, container: str, condition: str) -> None:
         """Wait until the container is `not-running` or `removed`."""
@@ -180,8 +206,10 @@ async def open_deployment(url: str, key: str, folder: Path) -> AsyncGenerator[De
         AsyncGyozaClient(url, key) as client,
         open_holding_proxy(to_server) as server,
         open_holding_proxy(connect_to_engine) as engine,
+        trio.open_nursery() as nursery,
     ):
         deployment = Deployment(client, server, engine, folder)
+        await nursery.start(deployment.watch_engine)
         try:
             yield deployment
         finally:
@@ -191,3 +219,4 @@ async def open_deployment(url: str, key: str, folder: Path) -> AsyncGenerator[De
             with daemon() as real_engine:
                 for name in deployment.containers():
                     real_engine.delete(f"/containers/{name}", params={"force": 1, "v": 1})
+            nursery.cancel_scope.cancel()
