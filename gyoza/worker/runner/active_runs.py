@@ -111,11 +111,6 @@ class ActiveRuns:
             self._freed = trio.Event()
             await self._freed.wait()
 
-    def has(self, run: OpRun) -> bool:
-        """Whether this attempt of the run is here."""
-        known = self._runs.get(run.id)
-        return known is not None and known.run.current_attempt == run.current_attempt
-
     def has_attempt(self, run_id: str, attempt: int) -> bool:
         """Whether this attempt is here; a server that counts none has only first ones."""
         known = self._runs.get(run_id)

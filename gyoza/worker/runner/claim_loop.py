@@ -106,13 +106,14 @@ def _read(data: dict[str, Any]) -> OpRun | None:
 
 async def _start(worker: Worker, runs: trio.Nursery, run: OpRun) -> bool:
     """Start a claimed run, unless it is here already or the worker drains; return whether."""
-    if worker.active.has(run):  # claimed twice, since the first answer seemed lost
-        return False
+    identity = identity_of(run, worker)
+    if worker.active.has_attempt(run.id, identity.attempt):
+        return False  # claimed twice, since the first answer seemed lost
     if worker.draining.is_set():
-        await give_back(worker.client, identity_of(run, worker), CancelReason.SHUTDOWN)
+        await give_back(worker.client, identity, CancelReason.SHUTDOWN)
         return False
     await worker.active.wait_until_gone(run.id)  # an earlier attempt may still be cleaning up
-    logger.info("Run %s: attempt %d of %s.", run.id, max(run.current_attempt, 1), run.image)
+    logger.info("Run %s: attempt %d of %s.", run.id, identity.attempt, run.image)
     runs.start_soon(run_op, worker.active.add(run), worker)
     worker.note_claimed()
     return True

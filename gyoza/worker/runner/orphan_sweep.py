@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 import trio
 
 from gyoza.client import ApiError, ClientError
-from gyoza.models import OpRunState
 from gyoza.worker.containers.engine import ContainerInfo
 from gyoza.worker.containers.labels import SERVER, WORKER_ID, ContainerIdentity, of_worker
 from gyoza.worker.errors import EngineError, EngineUnavailable
 from gyoza.worker.run_record import run_dir
 from gyoza.worker.runner.run_task import remove_run_dir
+from gyoza.worker.runner.state_refresh import is_held
 from gyoza.worker.runner.worker import Worker
 
 FIRST_S = 5.0
@@ -118,11 +118,7 @@ class OrphanSweep:
             if error.says_unknown:
                 return False
             raise
-        return (
-            run.get("state") in (OpRunState.ASSIGNED, OpRunState.RUNNING)
-            and run.get("worker_id") in (None, identity.worker_id)
-            and max(run.get("current_attempt") or 1, 1) == identity.attempt
-        )
+        return is_held(run, identity)
 
     async def _is_lost(self, worker_id: str) -> bool:
         """Return whether the worker is away: one that is there ends its containers by itself."""

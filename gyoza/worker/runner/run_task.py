@@ -21,6 +21,7 @@ from gyoza.worker.errors import (
     WorkDirUnusable,
     WorkerError,
 )
+from gyoza.worker.execution_pipeline.op_container import ENGINE_S
 from gyoza.worker.execution_pipeline.run_scope import (
     FLUSH_S,
     RunScope,
@@ -36,9 +37,6 @@ from gyoza.worker.runner.worker import Worker
 
 CLEANUP_S = 60.0
 """Seconds that removing the run directory may take."""
-
-ENGINE_S = 120.0
-"""Seconds the engine may take to end a container that was left, besides the grace period."""
 
 UNUSABLE_S = 10.0
 """Seconds without the slot of a run that could have no directory."""

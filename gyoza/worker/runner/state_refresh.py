@@ -6,7 +6,9 @@ from typing import Any
 import trio
 
 from gyoza.client import ApiError, ClientError
+from gyoza.models import OpRunState
 from gyoza.worker.backoff import Backoff
+from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.runner.worker import Worker
 
 WAIT_S = 30.0
@@ -32,6 +34,15 @@ async def refresh_states(worker: Worker) -> None:
 
 class _NoChanges(Exception):
     """The server has no long poll of changes."""
+
+
+def is_held(found: dict[str, Any], identity: ContainerIdentity) -> bool:
+    """Whether the run found at the server is at that worker and attempt, as far as it tells."""
+    return (
+        found.get("state") in (OpRunState.ASSIGNED, OpRunState.RUNNING)
+        and found.get("worker_id") in (None, identity.worker_id)
+        and (found.get("current_attempt") or identity.attempt) == identity.attempt
+    )
 
 
 async def _follow_changes(worker: Worker) -> None:

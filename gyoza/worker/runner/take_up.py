@@ -10,24 +10,15 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import trio
 
 from gyoza.client import ApiError, ClientError
-from gyoza.models import OpRunState
 from gyoza.worker.backoff import Backoff
-from gyoza.worker.containers.stop import end_containers
-from gyoza.worker.errors import EngineError
 from gyoza.worker.run_record import RunRecord
-from gyoza.worker.runner.active_runs import ActiveRun
-from gyoza.worker.runner.run_task import (
-    ENGINE_S,
-    clear_run_dir,
-    identity_of,
-    remove_run_dir,
-    run_op,
-)
+from gyoza.worker.runner.active_runs import ActiveRun, CancelReason
+from gyoza.worker.runner.run_task import clear_run_dir, identity_of, run_op
+from gyoza.worker.runner.state_refresh import is_held
 from gyoza.worker.runner.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -84,10 +75,9 @@ async def take_up(recalled: Recalled, worker: Worker) -> None:
     try:
         if record.end or await _is_ours(active, worker):
             logger.info("Run %s is taken up where it was.", active.run.id)
-            await run_op(active, worker, record)
         else:
-            logger.info("Run %s is no longer this worker's and is removed.", active.run.id)
-            await _discard(active, worker, record)
+            active.trip(CancelReason.LEASE_LOST)
+        await run_op(active, worker, record)
     finally:
         worker.tools.gpus.release(record.gpu_ids)
 
@@ -97,36 +87,11 @@ async def _is_ours(active: ActiveRun, worker: Worker) -> bool:
     backoff = Backoff()
     while not active.tripped.is_set():
         try:
-            return _holds(await worker.client.get_run(active.run.id), active, worker)
+            found = await worker.client.get_run(active.run.id)
+            return is_held(found, identity_of(active.run, worker))
         except (ApiError, ClientError) as error:
             if isinstance(error, ApiError) and error.says_unknown:
                 return False
             logger.warning("Run %s waits to be taken up: %s", active.run.id, error)
         await backoff.wait(active.tripped)
     return True
-
-
-def _holds(found: dict[str, Any], active: ActiveRun, worker: Worker) -> bool:
-    """Whether the run is at this worker and attempt, as far as the server tells."""
-    identity = identity_of(active.run, worker)
-    return (
-        found.get("state") in (OpRunState.ASSIGNED, OpRunState.RUNNING)
-        and found.get("worker_id") in (None, identity.worker_id)
-        and (found.get("current_attempt") or identity.attempt) == identity.attempt
-    )
-
-
-async def _discard(active: ActiveRun, worker: Worker, record: RunRecord) -> None:
-    engine, identity = worker.tools.engine, identity_of(active.run, worker)
-    own_grace_s = active.run.grace_s
-    grace_s = worker.settings.grace_s if own_grace_s is None else own_grace_s
-    try:
-        record.close()
-        with trio.move_on_after(grace_s + ENGINE_S, shield=True):
-            await end_containers(engine, identity.key, grace_s)
-            await remove_run_dir(record.directory, worker.tools.files)
-    except EngineError as error:
-        logger.error("The container %s stays: %s", identity.name, error)
-    finally:
-        worker.active.remove(active)
-        worker.beat_now.set()  # the server may give it to this worker once more

@@ -1,5 +1,8 @@
 """Prepare inputs step - makes the run's directory and writes the inputs into it."""
 
+from pathlib import Path
+from typing import Any
+
 from gyoza.worker.execution_pipeline.run_scope import scope_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.op_io.inputs import write_inputs
@@ -28,8 +31,7 @@ class PrepareInputs:
         mounted = mounted_dir(directory)
         ctx.extras["gyoza_dir"] = str(mounted)
         if scope.record.started_at is None:
-            await scope.in_thread(make_op_dir, directory)
-            await scope.in_thread(write_inputs, directory, ctx.inputs)
+            await scope.in_thread(_make, directory, ctx.inputs)
         ctx.volumes[str(mounted)] = MOUNT
         ctx.env_vars |= {
             "GYOZA_INPUT_PATH": f"{MOUNT}/{INPUT_PICKLE}",
@@ -39,3 +41,8 @@ class PrepareInputs:
             "GYOZA_ATTEMPT": str(run.attempt),
         }
         return ctx
+
+
+def _make(directory: Path, inputs: dict[str, Any]) -> None:
+    make_op_dir(directory)
+    write_inputs(directory, inputs)
