@@ -52,6 +52,11 @@ class SmallServer:
         self.runs[run_id] = run | fields
         self._tell()
 
+    @property
+    def told(self) -> list[str]:
+        """The types of all events taken, in order."""
+        return [event["type"] for event in self.events]
+
     def cancel(self, run_id: str) -> None:
         """Cancel a run."""
         self.runs[run_id]["state"] = "CANCELLED"

@@ -45,11 +45,6 @@ async def succeed_with_output(container: FakeContainer) -> int:
     return 0
 
 
-def told(server: SmallServer) -> list[str]:
-    """Return the types of all events that the server has taken."""
-    return [event["type"] for event in server.events]
-
-
 def called(engine: FakeContainerEngine, *methods: str) -> list[str]:
     """Return the calls of these methods, in order."""
     return [method for method, _ in engine.calls if method in methods]
@@ -159,12 +154,8 @@ async def _held_in_outputs(
 async def _held_in_log(
     server: SmallServer, engine: FakeContainerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[None]:
-    held = Held(complete_oprun.read_outputs)
-    monkeypatch.setattr(complete_oprun, "read_outputs", held)
     server.refuse("POST", LOGS, 503, "Away.", times=10_000)
-    server.submit(RUN, "quick")
-    await held.reached.wait()
-    with held:
+    async with _held_in_outputs(server, engine, monkeypatch):
         pass
     refused = server.requests.count(f"POST {LOGS}")
     await server.wait_until(lambda: server.requests.count(f"POST {LOGS}") > refused + 1)

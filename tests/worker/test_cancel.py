@@ -18,7 +18,6 @@ from tests.worker.stopping import (
     held_after_the_exit,
     short_waits,
     succeed_with_output,
-    told,
 )
 
 __all__ = ["short_waits"]
@@ -43,7 +42,7 @@ async def test_a_run_that_heeds_the_signal_is_never_reported_as_failed(
             server.cancel(RUN)
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert called(engine, "ask_to_stop", "kill") == ["ask_to_stop"]
     assert RELEASE not in server.requests
 
@@ -62,7 +61,7 @@ async def test_the_last_words_of_a_cancelled_run_are_in_its_log(
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
     assert server.logs[RUN] == "goodbye\n"
-    assert told(server) == ["STARTED", "PROGRESS"]
+    assert server.told == ["STARTED", "PROGRESS"]
 
 
 @pytest.mark.row("cancel-pulling")
@@ -126,7 +125,7 @@ async def test_a_cancel_before_the_container_runs_finishes_only_the_call_under_w
                 await cancel_here(server, worker)
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert called(engine, "start") == (["start"] if phase == "start" else [])
     assert called(engine, "ask_to_stop", "kill") == stopped_by
 
@@ -149,7 +148,7 @@ async def test_a_container_that_ignores_the_signal_is_killed_after_the_runs_own_
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
     assert called(engine, "ask_to_stop", "kill") == ["ask_to_stop", "kill"]
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
 
 
 @pytest.mark.row("cancel-ignored")
@@ -199,7 +198,7 @@ async def test_a_run_cancelled_after_its_container_exited_is_not_reported(
                 await cancel_here(server, worker)
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert server.logs[RUN] == "words\n"
     assert server.runs[RUN]["state"] == "CANCELLED"
 
@@ -225,7 +224,7 @@ async def test_an_exit_and_a_cancel_in_the_same_moment_are_a_cancel(
             await server.wait_for_event("STARTED", RUN)
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
 
 
 @pytest.mark.row("cancel-reporting")
@@ -242,7 +241,7 @@ async def test_a_report_on_its_way_when_the_run_is_cancelled_is_refused_and_left
                 assert worker.active.ids == [RUN]  # until the server has answered the report
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert RELEASE not in server.requests
 
 
@@ -267,4 +266,4 @@ async def test_a_cancel_after_the_report_changes_nothing(
             go_on.set()
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED", "COMPLETED"]
+    assert server.told == ["STARTED", "COMPLETED"]

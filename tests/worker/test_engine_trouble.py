@@ -40,22 +40,28 @@ class Slow:
         return 0
 
 
+@pytest.fixture
+def program(engine: FakeContainerEngine) -> Slow:
+    """What the image `slow` does."""
+    program = Slow()
+    engine.add_image("slow", program)
+    return program
+
+
 def submit(server: SmallServer, image: str) -> None:
     server.keeps_logs = True
     server.submit(RUN, image)
 
 
-def told(server: SmallServer) -> list[str]:
-    return [event["type"] for event in server.events]
-
-
 @pytest.mark.parametrize("method", ["create", "start"])
 async def test_a_call_whose_answer_is_lost_is_not_done_twice(
-    method: str, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+    method: str,
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    program: Slow,
 ) -> None:
-    program = Slow()
     program.go_on.set()
-    engine.add_image("slow", program)
     engine.lost_answers.add(method)
     submit(server, "slow")
     with trio.fail_after(10):
@@ -75,10 +81,9 @@ async def test_an_engine_that_is_away_when_a_run_begins_only_delays_it(
     engine: FakeContainerEngine,
     start_worker: StartWorker,
     caplog: pytest.LogCaptureFixture,
+    program: Slow,
 ) -> None:
-    program = Slow()
     program.go_on.set()
-    engine.add_image("slow", program)
     with trio.fail_after(10):
         async with start_worker() as worker:
             with engine.hold(phase) as gate:
@@ -89,7 +94,7 @@ async def test_an_engine_that_is_away_when_a_run_begins_only_delays_it(
             engine.come_back()
             await server.wait_for_event("COMPLETED", RUN)
             await end_of(worker, RUN)
-    assert told(server) == ["STARTED", "COMPLETED"]
+    assert server.told == ["STARTED", "COMPLETED"]
     assert program.starts == 1
 
 
@@ -98,9 +103,8 @@ async def test_a_container_that_may_have_been_started_is_not_started_again(
     engine: FakeContainerEngine,
     start_worker: StartWorker,
     caplog: pytest.LogCaptureFixture,
+    program: Slow,
 ) -> None:
-    program = Slow()
-    engine.add_image("slow", program)
     with trio.fail_after(10):
         async with start_worker() as worker:
             with engine.hold("start") as gate:
@@ -110,17 +114,15 @@ async def test_a_container_that_may_have_been_started_is_not_started_again(
             await server.wait_until(lambda: "waits for the engine" in caplog.text)
             engine.come_back()
             await end_of(worker, RUN)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert f"POST /runs/{RUN}/release" in server.requests
     assert not engine.containers
 
 
 @pytest.mark.row("engine-live-restore")
 async def test_a_container_that_runs_on_while_the_engine_is_away_is_followed_to_its_end(
-    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker, program: Slow
 ) -> None:
-    program = Slow()
-    engine.add_image("slow", program)
     submit(server, "slow")
     with trio.fail_after(10):
         async with start_worker() as worker:
@@ -129,16 +131,14 @@ async def test_a_container_that_runs_on_while_the_engine_is_away_is_followed_to_
             engine.come_back()
             program.go_on.set()
             await end_of(worker, RUN)
-    assert told(server) == ["STARTED", "COMPLETED"]
+    assert server.told == ["STARTED", "COMPLETED"]
     assert server.logs[RUN] == "one\ntwo\n"
 
 
 @pytest.mark.row("engine-live-restore")
 async def test_a_container_that_ended_well_while_the_engine_was_away_completes(
-    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker, program: Slow
 ) -> None:
-    program = Slow()
-    engine.add_image("slow", program)
     submit(server, "slow")
     with trio.fail_after(10):
         async with start_worker() as worker:
@@ -149,7 +149,7 @@ async def test_a_container_that_ended_well_while_the_engine_was_away_completes(
             await container.ended.wait()
             engine.come_back()
             await end_of(worker, RUN)
-    assert told(server) == ["STARTED", "COMPLETED"]
+    assert server.told == ["STARTED", "COMPLETED"]
     assert server.logs[RUN] == "one\ntwo\n"
 
 
@@ -197,7 +197,7 @@ async def test_a_run_whose_container_the_engine_took_along_is_given_back(
             engine.go_away()
             engine.come_back(containers_end_with=exit_code)
             await end_of(worker, RUN)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert f"POST /runs/{RUN}/release" in server.requests
     assert not engine.containers
     assert not list(worker.settings.work_dir.iterdir())
@@ -205,10 +205,8 @@ async def test_a_run_whose_container_the_engine_took_along_is_given_back(
 
 @pytest.mark.row("engine-stopping")
 async def test_a_cancel_while_the_engine_is_away_is_carried_out_when_it_is_back(
-    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker, program: Slow
 ) -> None:
-    program = Slow()
-    engine.add_image("slow", program)
     submit(server, "slow")
     with trio.fail_after(10):
         async with start_worker() as worker:
@@ -218,7 +216,7 @@ async def test_a_cancel_while_the_engine_is_away_is_carried_out_when_it_is_back(
             await server.wait_until(lambda: worker.context.is_run_cancelled(RUN))
             engine.come_back()
             await end_of(worker, RUN)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert not engine.containers
     assert not list(worker.settings.work_dir.iterdir())
 
@@ -238,7 +236,7 @@ async def test_a_run_that_waits_for_the_engine_can_be_cancelled(
             await server.wait_until(lambda: worker.context.is_run_cancelled(RUN))
             engine.come_back()
             await end_of(worker, RUN)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert not engine.containers
 
 

@@ -14,7 +14,6 @@ from tests.worker.stopping import (
     called,
     short_waits,
     succeed_with_output,
-    told,
 )
 
 __all__ = ["short_waits"]
@@ -45,7 +44,7 @@ async def test_a_run_that_the_server_gave_away_is_stopped_here(
                 server.runs[RUN]["worker_id"] = "another"
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert called(engine, "ask_to_stop", "kill") == ["ask_to_stop"]
     assert RELEASE not in server.requests
 
@@ -82,7 +81,7 @@ async def test_a_container_whose_event_the_server_refuses_is_stopped(
             await server.wait_for_event("STARTED", RUN)
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert called(engine, "ask_to_stop", "kill") == ["ask_to_stop"]
 
 
@@ -99,4 +98,4 @@ async def test_a_report_that_the_server_refuses_is_left_out(
             await server.wait_for_event("STARTED", RUN)
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]

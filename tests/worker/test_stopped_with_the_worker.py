@@ -23,7 +23,6 @@ from tests.worker.stopping import (
     called,
     held_after_the_exit,
     short_waits,
-    told,
 )
 
 __all__ = ["short_waits"]
@@ -49,7 +48,7 @@ async def test_a_run_is_given_back_from_every_phase_before_its_containers_exit(
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
     assert RELEASE in server.requests
-    assert "FAILED" not in told(server)
+    assert "FAILED" not in server.told
     ran = phase in ("start", "wait")
     assert called(engine, "ask_to_stop", "kill") == (["ask_to_stop"] if ran else [])
 
@@ -70,7 +69,7 @@ async def test_a_run_that_cannot_be_given_back_is_left_to_its_lease(
             worker.active.trip_all(CancelReason.SHUTDOWN)
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
 
 
 @pytest.mark.row("shutdown-exited", "fence-exited")
@@ -92,7 +91,7 @@ async def test_a_run_whose_container_has_exited_is_reported_and_not_given_back(
                 worker.active.trip_all(reason)
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED", "COMPLETED"]
+    assert server.told == ["STARTED", "COMPLETED"]
     assert server.events[-1]["payload"] == {"n": 1}
     assert server.logs[RUN] == "words\n"
     assert RELEASE not in server.requests
@@ -119,13 +118,13 @@ async def test_a_result_that_the_server_does_not_take_in_time_is_reported_by_the
             [left] = worker.settings.work_dir.iterdir()
             assert left.name == f"{RUN}.1"
             assert not engine.containers
-        assert told(server) == ["STARTED"]
+        assert server.told == ["STARTED"]
         server.refuse("POST", EVENTS, 503, "Away.", times=0)
         server.refuse("POST", LOGS, 503, "Away.", times=0)
         async with start_worker() as worker:
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED", "COMPLETED"]
+    assert server.told == ["STARTED", "COMPLETED"]
     assert server.events[-1]["payload"] == {"n": 1}
     assert server.logs[RUN] == "words\n"
     assert RELEASE not in server.requests
@@ -167,7 +166,7 @@ async def test_a_worker_whose_nursery_is_cancelled_stops_its_runs_and_gives_them
     with trio.fail_after(10):
         await cancel_nursery(server, engine, settings, begun)
     assert RELEASE in server.requests
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
     assert called(engine, "ask_to_stop", "kill") == ["ask_to_stop"]
     assert not engine.containers
     assert not left_in(settings)
@@ -193,5 +192,5 @@ async def test_a_result_at_hand_when_the_nursery_is_cancelled_is_reported_by_the
         async with start_worker() as worker:
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED", "COMPLETED"]
+    assert server.told == ["STARTED", "COMPLETED"]
     assert server.events[-1]["payload"] == {"n": 1}

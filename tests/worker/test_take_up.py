@@ -78,17 +78,13 @@ async def start_again(start_worker: StartWorker, earlier: EarlierLife) -> None:
     assert not list(earlier.work_dir.iterdir())
 
 
-def told(server: SmallServer) -> list[str]:
-    return [event["type"] for event in server.events]
-
-
 @pytest.mark.row("killed-unstarted")
 async def test_a_run_that_was_only_claimed_is_executed(
     earlier: EarlierLife, start_worker: StartWorker
 ) -> None:
     earlier.claimed().close()
     await start_again(start_worker, earlier)
-    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+    assert earlier.server.told == ["STARTED", "INFO", "COMPLETED"]
     assert earlier.server.heartbeats[0]["running_ops"][0]["id"] == RUN
 
 
@@ -100,7 +96,7 @@ async def test_a_container_that_was_only_created_is_started(
     earlier.container(record, state="created")
     record.close()
     await start_again(start_worker, earlier)
-    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+    assert earlier.server.told == ["STARTED", "INFO", "COMPLETED"]
     assert "create" not in [method for method, _ in earlier.engine.calls]
 
 
@@ -125,7 +121,7 @@ async def test_output_goes_on_where_the_earlier_life_had_got_to(
     record.close()
     await start_again(start_worker, earlier)
     assert earlier.server.logs[RUN] == "one\ntwo\n"
-    assert told(earlier.server) == ["INFO"] * (taken < len(KEPT)) + ["COMPLETED"]
+    assert earlier.server.told == ["INFO"] * (taken < len(KEPT)) + ["COMPLETED"]
 
 
 @pytest.mark.row("killed-running")
@@ -267,7 +263,7 @@ async def test_an_event_whose_output_was_not_marked_is_told_once(
     (record.directory / "mark").write_bytes(b"")  # killed between the journal and the mark
     record.close()
     await start_again(start_worker, earlier)
-    assert told(earlier.server) == ["INFO", "COMPLETED"]
+    assert earlier.server.told == ["INFO", "COMPLETED"]
 
 
 async def test_an_end_that_the_server_has_only_costs_the_clean_up(
@@ -356,7 +352,7 @@ async def test_a_last_fact_that_was_torn_never_happened(
     with (record.directory / "journal").open("ab") as journal:
         journal.write(b'{"fact": "report", "ends": true, "rep')
     await start_again(start_worker, earlier)
-    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+    assert earlier.server.told == ["STARTED", "INFO", "COMPLETED"]
 
 
 async def test_the_server_is_asked_until_it_answers(
@@ -365,7 +361,7 @@ async def test_the_server_is_asked_until_it_answers(
     earlier.claimed().close()
     earlier.server.refuse("GET", f"/runs/{RUN}", 500, "Later.", times=2)
     await start_again(start_worker, earlier)
-    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+    assert earlier.server.told == ["STARTED", "INFO", "COMPLETED"]
 
 
 async def test_a_created_container_is_made_anew_for_gpus_that_are_free_now(
@@ -377,7 +373,7 @@ async def test_a_created_container_is_made_anew_for_gpus_that_are_free_now(
     with trio.fail_after(10):
         async with start_worker(gpus=[GPU(3, 100)]) as worker:
             await end_of(worker, RUN)
-    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+    assert earlier.server.told == ["STARTED", "INFO", "COMPLETED"]
     assert earlier.server.events[-1]["summary"]["gpu_ids"] == [3]
     assert [m for m, _ in earlier.engine.calls if m in ("create", "start")] == ["create", "start"]
 
@@ -419,7 +415,7 @@ async def test_whatever_the_server_says_but_no_it_is_asked_again(
     earlier.claimed().close()
     earlier.server.refuse("GET", f"/runs/{RUN}", 403, "Not now.", times=2)
     await start_again(start_worker, earlier)
-    assert told(earlier.server) == ["STARTED", "INFO", "COMPLETED"]
+    assert earlier.server.told == ["STARTED", "INFO", "COMPLETED"]
 
 
 async def test_a_cancel_told_by_the_first_heartbeat_stops_the_run(
@@ -449,7 +445,7 @@ async def test_a_container_that_the_engine_will_not_tell_of_is_left_with_its_dir
     with trio.fail_after(10):
         async with start_worker() as worker:
             await end_of(worker, RUN)
-    assert told(earlier.server) == ["FAILED"] * (state == "RUNNING")
+    assert earlier.server.told == ["FAILED"] * (state == "RUNNING")
     assert "stays: Not now." in caplog.text
     assert (earlier.work_dir / f"{RUN}.1").exists()
 
@@ -473,7 +469,7 @@ async def test_kept_output_is_asked_for_until_the_engine_is_back(
     record.close()
     monkeypatch.setattr(earlier.engine, "logs", away_for_a_while)
     await start_again(start_worker, earlier)
-    assert told(earlier.server) == ["INFO", "COMPLETED"]
+    assert earlier.server.told == ["INFO", "COMPLETED"]
     assert earlier.server.logs[RUN] == "one\ntwo\n"
 
 
@@ -494,7 +490,7 @@ async def test_output_that_the_engine_refuses_to_give_costs_the_log_not_the_run(
     record.close()
     monkeypatch.setattr(earlier.engine, "logs", refuse)
     await start_again(start_worker, earlier)
-    assert told(earlier.server) == ["COMPLETED"]
+    assert earlier.server.told == ["COMPLETED"]
     assert "the rest of its output is lost" in caplog.text
 
 

@@ -13,7 +13,6 @@ from tests.worker.stopping import (
     called,
     cancel_here,
     short_waits,
-    told,
 )
 
 __all__ = ["short_waits"]
@@ -62,4 +61,4 @@ async def test_a_run_cancelled_while_its_time_limit_stops_it_has_not_failed(
             finish.set()
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert told(server) == ["STARTED"]
+    assert server.told == ["STARTED"]
