@@ -70,14 +70,14 @@ async def test_the_engine_watch_says_once_that_the_engine_goes_and_that_it_is_ba
     async with open_fake_engine() as engine, trio.open_nursery() as nursery:
         watch = EngineWatch(engine, readiness)
         nursery.start_soon(watch.serve)
-        await watch.wait_until_up()
+        await readiness.wait({Obstacle.ENGINE})
         with caplog.at_level(logging.INFO):
             engine.unavailable = True
             await trio.sleep(25)
             assert not watch.up
             assert readiness.blocked_by(Obstacle.ENGINE)
             engine.unavailable = False
-            await watch.wait_until_up()
+            await readiness.wait({Obstacle.ENGINE})
         await readiness.wait()
         assert watch.up
         await trio.sleep(25)
@@ -90,7 +90,8 @@ async def test_an_engine_that_is_frozen_counts_as_away_after_five_seconds(
     autojump_clock: MockClock,
 ) -> None:
     async with open_fake_engine() as engine, trio.open_nursery() as nursery:
-        watch = EngineWatch(engine, Readiness())
+        readiness = Readiness()
+        watch = EngineWatch(engine, readiness)
         nursery.start_soon(watch.serve)
         with engine.hold("info") as gate:
             await gate.reached.wait()
@@ -99,7 +100,7 @@ async def test_an_engine_that_is_frozen_counts_as_away_after_five_seconds(
             assert watch.up
             await trio.sleep(0.2)
             assert not watch.up
-        await watch.wait_until_up()
+        await readiness.wait({Obstacle.ENGINE})
         assert trio.current_time() - asked_at < engine_watch.PERIOD_S
         nursery.cancel_scope.cancel()
 

@@ -12,6 +12,7 @@ import trio.socket
 
 from gyoza.testing import FakeContainerEngine
 from gyoza.worker.runner.main import work_until_told
+from gyoza.worker.runner.readiness import Obstacle
 from gyoza.worker.runner.supervisor import open_worker, supervise
 from gyoza.worker.runner.systemd import Systemd, keep_informed
 from gyoza.worker.runner.worker import Worker
@@ -128,7 +129,7 @@ async def test_the_status_names_what_is_wrong(
             await worker.ready.wait()
             engine.unavailable = True
             worker.engine_watch.doubt()
-            worker.disk_watch.low = True
+            worker.readiness.block(Obstacle.DISK)
             await manager.until("STATUS=0 runs, engine unavailable, disk low")
 
 

@@ -32,9 +32,6 @@ class DiskWatch:
         directories: On the disks looked at; those that cannot be looked at are left out.
         min_free_mb: Megabytes that must be free on each; 0 looks at none.
         readiness: Told when room gets scarce and when there is enough again.
-
-    Attributes:
-        low: Whether there was too little room at the last look.
     """
 
     def __init__(self, directories: list[Path], min_free_mb: int, readiness: Readiness) -> None:
@@ -42,7 +39,11 @@ class DiskWatch:
         self._min_free_mb = min_free_mb
         self._readiness = readiness
         self._thread = trio.CapacityLimiter(1)
-        self.low = False
+
+    @property
+    def low(self) -> bool:
+        """Whether there was too little room at the last look."""
+        return self._readiness.blocked_by(Obstacle.DISK)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look until cancelled; started after the first look."""
@@ -62,13 +63,11 @@ class DiskWatch:
                 return
         if self.low:
             logger.info("There is room on the disks again.")
-            self.low = False
             self._readiness.unblock(Obstacle.DISK)
 
     def _tell_low(self, directory: Path, free_mb: float) -> None:
         if self.low:
             return
-        self.low = True
         self._readiness.block(Obstacle.DISK)
         logger.warning(
             "Only %d MB are free on the disk of %s: nothing is claimed until there are %d MB; make "

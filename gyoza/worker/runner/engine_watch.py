@@ -26,22 +26,17 @@ class EngineWatch:
     Args:
         engine: The engine, taken to be well until it is asked.
         readiness: Told when the engine goes and when it is back.
-
-    Attributes:
-        up: Whether it answered when last asked.
     """
 
     def __init__(self, engine: ContainerEngine, readiness: Readiness) -> None:
         self._engine = engine
         self._readiness = readiness
         self._doubted = trio.Event()
-        self._answered = trio.Event()
-        self._answered.set()
-        self.up = True
 
-    async def wait_until_up(self) -> None:
-        """Wait while the engine does not answer."""
-        await self._answered.wait()
+    @property
+    def up(self) -> bool:
+        """Whether it answered when last asked."""
+        return not self._readiness.blocked_by(Obstacle.ENGINE)
 
     def doubt(self) -> None:
         """Have the engine asked now, since a call has just failed."""
@@ -58,13 +53,10 @@ class EngineWatch:
             except EngineError as error:
                 if self.up:
                     logger.error("%s Nothing is claimed until it answers.", error)
-                    self.up, self._answered = False, trio.Event()
                     self._readiness.block(Obstacle.ENGINE)
             else:
                 if not self.up:
                     logger.info("The container engine answers again.")
-                    self.up = True
-                    self._answered.set()
                     self._readiness.unblock(Obstacle.ENGINE)
 
     async def _ask(self) -> None:

@@ -5,7 +5,9 @@ same server that never came back; they are touched only if the server says that 
 """
 
 import logging
+from collections.abc import Awaitable
 from datetime import UTC, datetime
+from typing import Any
 
 import trio
 
@@ -108,27 +110,12 @@ class OrphanSweep:
         age_s = (datetime.now(UTC) - container.created_at).total_seconds()
         if age_s < self._worker.contact.lease_s + self._grace_s:
             return False
-        return not await self._is_held(identity) and await self._is_lost(identity.worker_id)
-
-    async def _is_held(self, identity: ContainerIdentity) -> bool:
-        """Return whether the server still has the run at that worker and attempt."""
-        try:
-            run = await self._worker.client.get_run(identity.run_id)
-        except ApiError as error:
-            if error.says_unknown:
-                return False
-            raise
-        return is_held(run, identity)
-
-    async def _is_lost(self, worker_id: str) -> bool:
-        """Return whether the worker is away: one that is there ends its containers by itself."""
-        try:
-            worker = await self._worker.client.get_worker(worker_id)
-        except ApiError as error:
-            if error.says_unknown:
-                return True
-            raise
-        return worker.get("state") == "lost"
+        run = await _known(self._worker.client.get_run(identity.run_id))
+        if run and is_held(run, identity):
+            return False
+        # A worker that is there ends its containers by itself.
+        worker = await _known(self._worker.client.get_worker(identity.worker_id))
+        return worker is None or worker.get("state") == "lost"
 
     async def _remove(self, container: ContainerInfo) -> None:
         logger.warning(
@@ -142,3 +129,13 @@ class OrphanSweep:
             raise
         except EngineError as error:
             logger.warning("The container %s stays: %s", container.name, error)
+
+
+async def _known(question: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the server's answer, or None if it knows no such thing."""
+    try:
+        return await question
+    except ApiError as error:
+        if error.says_unknown:
+            return None
+        raise
