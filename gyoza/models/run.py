@@ -61,6 +61,7 @@ class OpRun(Record):
         current_attempt: Number of the current attempt, from 1; 0 before the first claim.
         priority: Higher runs first.
         command: Arguments in place of the image's command.
+        secrets: Names of `env_vars` whose values are shown to nobody: not in logs, not in answers.
         timeout_s: Seconds the container may run; None for no limit.
         grace_s: Seconds between the stop signal and SIGKILL; None for the worker's own.
         op_definition: `id` of the definition it was made from, if any.
@@ -77,6 +78,7 @@ class OpRun(Record):
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
     env_vars: dict[str, str] = field(default_factory=dict[str, str])
+    secrets: list[str] = field(default_factory=list[str])
     constraints: Constraints = field(default_factory=Constraints)
     tags: list[str] = field(default_factory=list[str])
     timeout_s: float | None = None

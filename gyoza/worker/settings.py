@@ -39,6 +39,8 @@ class WorkerSettings:
         max_runs: Runs to claim in all, then the worker ends; None for no limit.
         idle_exit_s: Seconds without anything to do after which the worker ends; None for never.
         min_free_mb: Megabytes that must be free on the disks of runs and engine; 0 for any.
+        pass_env: Names of the worker's own variables that every container gets; no others do.
+        secret_env: Names of variables, passed or a run's own, whose values are masked in logs.
     """
 
     server_url: str | None = None
@@ -55,6 +57,8 @@ class WorkerSettings:
     max_runs: int | None = None
     idle_exit_s: float | None = None
     min_free_mb: int = 512
+    pass_env: list[str] = field(default_factory=list[str])
+    secret_env: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         try:
@@ -116,8 +120,8 @@ def _path(_name: str, text: str) -> Path:
     return Path(text)
 
 
-def _tags(_name: str, text: str) -> list[str]:
-    return [tag.strip() for tag in text.split(",") if tag.strip()]
+def _names(_name: str, text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 _LEAST: dict[str, float] = {
@@ -132,7 +136,7 @@ _LEAST: dict[str, float] = {
 
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "worker_id": ("GYOZA_WORKER_ID", _text),
-    "tags": ("GYOZA_WORKER_TAGS", _tags),
+    "tags": ("GYOZA_WORKER_TAGS", _names),
     "work_dir": ("GYOZA_WORK_DIR", _path),
     "max_concurrency": ("GYOZA_MAX_CONCURRENCY", _number(int)),
     "pull_policy": ("GYOZA_PULL_POLICY", _text),
@@ -143,4 +147,6 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "max_runs": ("GYOZA_MAX_RUNS", _number(int)),
     "idle_exit_s": ("GYOZA_IDLE_EXIT", _number(float)),
     "min_free_mb": ("GYOZA_MIN_FREE_MB", _number(int)),
+    "pass_env": ("GYOZA_PASS_ENV", _names),
+    "secret_env": ("GYOZA_SECRET_ENV", _names),
 }

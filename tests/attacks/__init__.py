@@ -1,0 +1,1 @@
+"""What a hostile op, server or client tries, and what becomes of it."""
