@@ -41,13 +41,13 @@ def anchors(page: Path) -> set[str]:
 
 
 def command_lines(page: Path) -> list[str]:
-    lines = "\n".join(blocks(page, "sh", "ini"))
+    lines = "\n".join(blocks(page, "sh", "ini")).replace("\\\n", " ")
     return re.findall(r"(?:^|\$\(|/)gyoza (.+?)\)?$", lines, re.MULTILINE)
 
 
 @on_each_page
 def test_every_link_leads_to_a_file_and_heading_that_exist(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", prose(page)):
+    for link in re.findall(r"\]\(((?!https:)[^)]+)\)", prose(page)):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.is_file(), link
@@ -129,3 +129,14 @@ def test_the_http_reference_names_every_route_and_no_other() -> None:
     routes = {f"{method.upper()} {plain(path)}" for path in paths for method in paths[path]}
     reference = prose(ROOT / "docs" / "reference.md")
     assert routes == set(re.findall(r"`((?:GET|POST|PATCH) /[^`]*)`", reference))
+
+
+@on_each_page
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", prose(page)):
+        functions = {
+            node.name
+            for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        assert not name or name in functions, f"{path}::{name}"

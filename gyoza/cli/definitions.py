@@ -6,9 +6,10 @@ from typing import Annotated, Any, cast
 import typer
 
 from gyoza.cli.errors import CliError
+from gyoza.cli.flags import takes
 from gyoza.cli.inputs import check_json, read_text
 from gyoza.cli.output import ago, print_fields, print_json, print_table, read_as
-from gyoza.cli.session import ApiKey, DefinitionName, Json, ServerUrl, connect
+from gyoza.cli.session import DefinitionName, Json, Server
 from gyoza.models import OpDefinition, check_id
 
 app = typer.Typer(no_args_is_help=True, help="List, show and deploy op definitions.")
@@ -17,9 +18,10 @@ FIELDS = [f.name for f in fields(OpDefinition) if f.name not in ("created_at", "
 
 
 @app.command("list")
-def list_(as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
+@takes(Server)
+def list_(server: Server, as_json: Json = False) -> None:
     """List all versions of all definitions."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         found = client.list_definitions()
     if as_json:
         return print_json(found)
@@ -32,17 +34,17 @@ def list_(as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey =
 
 
 @app.command()
+@takes(Server)
 def show(
+    server: Server,
     name: DefinitionName,
     version: Annotated[
         str | None, typer.Option(help="The latest unless given.", show_default=False)
     ] = None,
     as_json: Json = False,
-    server_url: ServerUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Show a definition."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         found = client.get_definition(name, version)
     if as_json:
         return print_json(found)
@@ -51,15 +53,15 @@ def show(
 
 
 @app.command()
+@takes(Server)
 def apply(
+    server: Server,
     file: Annotated[str, typer.Argument(help="YAML or JSON; - for stdin.")] = "gyoza.yml",
     as_json: Json = False,
-    server_url: ServerUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Deploy the definition in a file: create it, or replace the version it names."""
     definition = read_definition(file)
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         applied = client.upsert_definition(definition)
     if as_json:
         return print_json(applied)

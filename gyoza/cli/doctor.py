@@ -10,8 +10,9 @@ from pathlib import Path
 import typer
 
 from gyoza.cli.errors import ExitCode, explain
+from gyoza.cli.flags import takes
 from gyoza.cli.output import console, print_json
-from gyoza.cli.session import ApiKey, Json, ServerUrl, address
+from gyoza.cli.session import Json, Server
 
 GB = 1024**3
 NEEDED_GB, WANTED_GB = 1.0, 5.0
@@ -38,14 +39,15 @@ class Check:
     text: str
 
 
-def doctor(as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
+@takes(Server)
+def doctor(server: Server, as_json: Json = False) -> None:
     """Check Docker, server, key, disk and GPU, and say what to do.
 
     Exits with 1 if something is missing that runs need; they can do without a GPU.
     """
     checks = [
         _docker(),
-        *_server_and_key(server_url, api_key),
+        *_server_and_key(server),
         _disk(),
         _gpu(),
     ]
@@ -89,10 +91,10 @@ def _docker() -> Check:
         return _failed("Docker", error)
 
 
-def _server_and_key(server_url: str | None, api_key: str | None) -> Iterator[Check]:
+def _server_and_key(server: Server) -> Iterator[Check]:
     from gyoza.client import ApiError, ClientError, GyozaClient
 
-    with GyozaClient(*address(server_url, api_key), timeout=PATIENCE_S) as client:
+    with GyozaClient(server.access, timeout=PATIENCE_S) as client:
         try:
             client.health()
             yield Check("Server", Verdict.OK, f"{client.connection.url} answers.")
@@ -102,6 +104,8 @@ def _server_and_key(server_url: str | None, api_key: str | None) -> Iterator[Che
             return
         try:
             client.list_workers()
+            for warning in server.access.warnings:
+                yield Check("Key", Verdict.WARN, warning)
             yield Check("Key", Verdict.OK, "The server takes the key.")
         except (ApiError, ClientError) as error:
             yield _failed("Key", error)

@@ -38,6 +38,7 @@ class CliError(Exception):
 KNOWN: dict[str, ExitCode] = {
     "gyoza.client.errors.ForeignAnswer": ExitCode.SERVER,
     "gyoza.client.errors.CredentialsError": ExitCode.USAGE,
+    "gyoza.client.errors.InvalidProxy": ExitCode.USAGE,
     "gyoza.client.errors.InvalidServerUrl": ExitCode.USAGE,
     "gyoza.client.errors.ClientError": ExitCode.SERVER,
     "gyoza.models.ids.InvalidIdError": ExitCode.USAGE,

@@ -13,7 +13,7 @@ import trio
 from gyoza.cli.errors import ExitCode
 from gyoza.cli.output import note, print_json, read_as
 from gyoza.cli.views import View, open_view
-from gyoza.client import AsyncGyozaClient, GyozaClient
+from gyoza.client import Access, AsyncGyozaClient, GyozaClient
 from gyoza.models import OpRun, OpRunState
 
 POLL_S = 20.0
@@ -22,25 +22,23 @@ POLL_S = 20.0
 LOG_TAIL_S = 10.0
 """Seconds the log may take to end once the run has."""
 
-Address = tuple[str | None, str | None]
 
-
-def follow_run(address: Address, run_id: str, as_json: bool = False) -> ExitCode:
+def follow_run(access: Access, run_id: str, as_json: bool = False) -> ExitCode:
     """Show a run until it has ended, then its outputs or why it failed.
 
     Ctrl-C on a terminal asks whether to cancel the run; a second one, or "no", leaves it running.
 
     Args:
-        address: URL and key for the clients.
+        access: How the clients reach the server.
         run_id: The run.
         as_json: Print the run as it ended as one JSON document instead of logs and outputs.
     """
     note(f"Run {run_id}")
-    run = _watch_until_interrupted(address, run_id, as_json)
+    run = _watch_until_interrupted(access, run_id, as_json)
     if run is None and _wants_cancel(run_id):
-        with GyozaClient(*address) as client:
+        with GyozaClient(access) as client:
             client.cancel_run(run_id)
-        run = _watch_until_interrupted(address, run_id, as_json)
+        run = _watch_until_interrupted(access, run_id, as_json)
     if run is None:
         note(
             f"Run {run_id} goes on: `gyoza runs logs -f {run_id}` follows it, "
@@ -72,10 +70,10 @@ def _conclude(run: OpRun, as_json: bool) -> ExitCode:
     return ExitCode.FAILED
 
 
-def _watch_until_interrupted(address: Address, run_id: str, as_json: bool) -> OpRun | None:
+def _watch_until_interrupted(access: Access, run_id: str, as_json: bool) -> OpRun | None:
     """Return the run as it ended, or None if Ctrl-C came first."""
     try:
-        return trio.run(_watch, address, run_id, as_json)
+        return trio.run(_watch, access, run_id, as_json)
     except BaseExceptionGroup as group:
         if group.subgroup(BrokenPipeError) is None:
             raise
@@ -83,10 +81,10 @@ def _watch_until_interrupted(address: Address, run_id: str, as_json: bool) -> Op
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
 
 
-async def _watch(address: Address, run_id: str, as_json: bool) -> OpRun | None:
+async def _watch(access: Access, run_id: str, as_json: bool) -> OpRun | None:
     run = None
     with trio.open_signal_receiver(signal.SIGINT) as signals:
-        async with AsyncGyozaClient(*address) as client, trio.open_nursery() as nursery:
+        async with AsyncGyozaClient(access) as client, trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on, signals, nursery.cancel_scope)
             with open_view(as_json) as view:
                 run = await _follow(client, run_id, view)

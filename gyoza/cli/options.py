@@ -1,5 +1,6 @@
 """Options that stand for a setting: the flag is read here, its variable by the settings class."""
 
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,6 +80,75 @@ MinFreeMb = Annotated[
     _option("GYOZA_MIN_FREE_MB", "Free megabytes below which nothing is claimed; 512."),
 ]
 
+POLICY_PANEL = "Policy for containers, whatever the server asks for"
+
+
+def _policy(variable: str, help_text: str, **more: Any) -> Any:
+    return _option(variable, help_text, rich_help_panel=POLICY_PANEL, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """The flags of the worker's policy for containers."""
+
+    allow_images: Annotated[
+        str | None,
+        _policy(
+            "GYOZA_ALLOW_IMAGES",
+            "Images that may run: python,ghcr.io/me/**; any.",
+            metavar="PATTERNS",
+        ),
+    ] = None
+    network: Annotated[
+        str | None, _policy("GYOZA_NETWORK", "Docker network, none for none; bridge.")
+    ] = None
+    user: Annotated[
+        str | None, _policy("GYOZA_USER", "UID:GID in place of the image's user.", metavar="USER")
+    ] = None
+    runtime: Annotated[
+        str | None, _policy("GYOZA_RUNTIME", "Docker runtime, such as gVisor's runsc.")
+    ] = None
+    read_only: Annotated[
+        bool | None,
+        _policy("GYOZA_READ_ONLY", "Read-only root file system, with a small /tmp."),
+    ] = None
+    pids_limit: Annotated[
+        int | None, _policy("GYOZA_PIDS_LIMIT", "Processes and threads of a container; 4096.")
+    ] = None
+    shm_mb: Annotated[
+        int | None, _policy("GYOZA_SHM_MB", "Megabytes of a container's /dev/shm; 64.")
+    ] = None
+    max_cpu: Annotated[
+        float | None, _policy("GYOZA_MAX_CPU", "CPU cores that a run gets at most; all.")
+    ] = None
+    max_ram_mb: Annotated[
+        int | None, _policy("GYOZA_MAX_RAM_MB", "Megabytes of memory that a run gets at most; all.")
+    ] = None
+    pass_env: Annotated[
+        str | None,
+        _policy(
+            "GYOZA_PASS_ENV", "Variables of the worker that containers get; none.", metavar="NAMES"
+        ),
+    ] = None
+    secret_env: Annotated[
+        str | None,
+        _policy(
+            "GYOZA_SECRET_ENV", "Variables whose values are masked in logs; none.", metavar="NAMES"
+        ),
+    ] = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What they say, named and typed as in a worker's settings."""
+        return asdict(self) | {
+            name: names(getattr(self, name)) for name in ("allow_images", "pass_env", "secret_env")
+        }
+
+
+def names(text: str | None) -> list[str] | None:
+    """Return the names in a list with commas between them."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
 
 def server_settings(**flags: Any) -> "ServerSettings":
     """Return the server's settings from flags and the environment.
@@ -99,7 +169,4 @@ def worker_settings(worker_tags: str | None = None, **flags: Any) -> "WorkerSett
     """
     from gyoza.worker.settings import WorkerSettings
 
-    tags = None
-    if worker_tags is not None:
-        tags = [tag.strip() for tag in worker_tags.split(",") if tag.strip()]
-    return WorkerSettings.from_env(tags=tags, **flags)
+    return WorkerSettings.from_env(tags=names(worker_tags), **flags)

@@ -6,9 +6,10 @@ import typer
 
 from gyoza.cli import completion
 from gyoza.cli.errors import CliError
+from gyoza.cli.flags import takes
 from gyoza.cli.inputs import check_json, read_inputs, split_pair
 from gyoza.cli.output import print_json, read_as
-from gyoza.cli.session import ApiKey, Json, ServerUrl, address, connect
+from gyoza.cli.session import Json, Server
 from gyoza.models import OpRun, check_id
 from gyoza.models.policies import MAX_GRACE_S
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from gyoza.client import GyozaClient
 
 
+@takes(Server)
 def run(
+    server: Server,
     image: Annotated[
         str | None, typer.Argument(help="The image; not with --definition.", show_default=False)
     ] = None,
@@ -95,8 +98,6 @@ def run(
         typer.Option("-f", "--follow", help="Show progress and logs until it has ended."),
     ] = False,
     as_json: Json = False,
-    server_url: ServerUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Make a run of an image or a definition and print its id.
 
@@ -115,7 +116,7 @@ def run(
         "event_delivery": _given(topic=topic),
     }
     check_json("The run", [values, options])
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         if definition is None:
             if image is None:
                 raise CliError("Name an image, or a definition with --definition.")
@@ -128,7 +129,7 @@ def run(
     if follow:
         from gyoza.cli.follow import follow_run
 
-        raise typer.Exit(follow_run(address(server_url, api_key), run_id, as_json))
+        raise typer.Exit(follow_run(server.access, run_id, as_json))
     print_json(created) if as_json else print(run_id)
 
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from gyoza.cli import completion
+from gyoza.cli.flags import takes
 from gyoza.cli.output import ago, console, print_fields, print_json, print_table, read_as
-from gyoza.cli.session import ApiKey, Json, RunId, ServerUrl, connect
+from gyoza.cli.session import Json, RunId, Server
 from gyoza.models import EventEntry, OpRun, OpRunState
 
 app = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
@@ -18,7 +19,9 @@ Attempt = Annotated[
 
 
 @app.command("list")
+@takes(Server)
 def list_(
+    server: Server,
     state: Annotated[OpRunState | None, typer.Option(case_sensitive=False)] = None,
     definition: Annotated[
         str | None, typer.Option("-d", "--definition", autocompletion=completion.definition_names)
@@ -30,11 +33,9 @@ def list_(
         str | None, typer.Option(metavar="RUN_ID", help="Only those older than this run.")
     ] = None,
     as_json: Json = False,
-    server_url: ServerUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """List runs, newest first."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         page = client.list_runs(
             limit=limit,
             starting_after=after,
@@ -68,11 +69,10 @@ def _row(run: OpRun) -> list[object]:
 
 
 @app.command()
-def show(
-    run_id: RunId, as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None
-) -> None:
+@takes(Server)
+def show(server: Server, run_id: RunId, as_json: Json = False) -> None:
     """Show a run: its state, inputs, outputs, events and why it failed."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         found = client.get_run(run_id)
     if as_json:
         return print_json(found)
@@ -115,17 +115,17 @@ def _event(event: EventEntry) -> list[object]:
 
 
 @app.command()
+@takes(Server)
 def logs(
+    server: Server,
     run_id: RunId,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on until the attempt is over.")
     ] = False,
     attempt: Attempt = None,
-    server_url: ServerUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Print the log text of a run."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         if not follow:
             sys.stdout.write(client.get_logs(run_id, attempt=attempt))
             return
@@ -135,20 +135,18 @@ def logs(
 
 
 @app.command()
-def cancel(
-    run_id: RunId, as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None
-) -> None:
+@takes(Server)
+def cancel(server: Server, run_id: RunId, as_json: Json = False) -> None:
     """Cancel a run that has not ended."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         _say(client.cancel_run(run_id), as_json)
 
 
 @app.command()
-def retry(
-    run_id: RunId, as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None
-) -> None:
+@takes(Server)
+def retry(server: Server, run_id: RunId, as_json: Json = False) -> None:
     """Queue a failed or cancelled run once more."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         _say(client.retry_run(run_id), as_json)
 
 

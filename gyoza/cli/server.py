@@ -4,7 +4,7 @@ import typer
 
 from gyoza.cli import options
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
-from gyoza.cli.session import ApiKey
+from gyoza.cli.session import ApiKeyFile, read_key
 
 app = typer.Typer(no_args_is_help=True, help="Start the server.")
 
@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="Start the server.")
 def start(
     host: options.Host = None,
     port: options.Port = None,
-    api_key: ApiKey = None,
+    api_key_file: ApiKeyFile = None,
     database_url: options.DatabaseUrl = None,
     tls_certfile: options.Certificate = None,
     tls_keyfile: options.CertificateKey = None,
@@ -29,7 +29,7 @@ def start(
     settings = options.server_settings(
         host=host,
         port=port,
-        api_key=api_key,
+        api_key=read_key(api_key_file),
         database_url=database_url,
         tls_certfile=tls_certfile,
         tls_keyfile=tls_keyfile,

@@ -1,33 +1,89 @@
 """Which server the commands talk to: the options every one of them takes, and ids as arguments."""
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gyoza.cli import completion
+from gyoza.cli.errors import CliError
 from gyoza.models.ids import check_id
 
 if TYPE_CHECKING:
-    from gyoza.client import GyozaClient
+    from gyoza.client import Access, GyozaClient
 
-ServerUrl = Annotated[
+
+def _option(help_text: str, metavar: str = "FILE") -> Any:
+    return typer.Option(help=help_text, metavar=metavar, show_default=False)
+
+
+ApiKeyFile = Annotated[
     str | None,
-    typer.Option(
-        help="The server; GYOZA_SERVER_URL, else http://localhost:5555.",
-        metavar="URL",
-        show_default=False,
-    ),
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(
-        help="The server's key; GYOZA_API_KEY or the file GYOZA_API_KEY_FILE, "
-        "else the key that this user's server stored on this machine.",
-        metavar="KEY",
-        show_default=False,
+    _option(
+        "A file that holds the server's key, - for stdin; GYOZA_API_KEY, GYOZA_API_KEY_FILE, "
+        "else the key that this user's server stored on this machine."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """The flags that say which server is meant, and how it and the command trust each other."""
+
+    server_url: Annotated[
+        str | None, _option("The server; GYOZA_SERVER_URL, else http://localhost:5555.", "URL")
+    ] = None
+    api_key_file: ApiKeyFile = None
+    ca_file: Annotated[
+        str | None,
+        _option("PEM file of the authorities to believe, not the usual ones; GYOZA_CA_FILE."),
+    ] = None
+    client_cert: Annotated[
+        str | None, _option("PEM file with the certificate to show; GYOZA_CLIENT_CERT.")
+    ] = None
+    client_key: Annotated[str | None, _option("PEM file with its key; GYOZA_CLIENT_KEY.")] = None
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What they say, named as an `Access` and a worker's settings name it, but for the URL."""
+        given_in = self.api_key_file == "-"
+        return {
+            "api_key": read_key(self.api_key_file) if given_in else None,
+            "api_key_file": None if given_in else self.api_key_file,
+            "ca_file": self.ca_file,
+            "client_cert": self.client_cert,
+            "client_key": self.client_key,
+        }
+
+    @cached_property
+    def access(self) -> "Access":
+        """Return them for a client, which takes from the variables what they leave open."""
+        from gyoza.client import Access
+
+        return Access(url=self.server_url, **self.settings)
+
+    def connect(self) -> "GyozaClient":
+        """Return a blocking client of the server."""
+        from gyoza.client import GyozaClient
+
+        return GyozaClient(self.access)
+
+
+def read_key(api_key_file: str | None) -> str | None:
+    """Return the key in the file that the flag names, if it names one; - is standard input."""
+    if api_key_file is None:
+        return None
+    from gyoza.client.credentials import check_key, read_key_file
+
+    if api_key_file != "-":
+        return check_key(read_key_file(api_key_file, "--api-key-file"))
+    key = sys.stdin.readline().strip()
+    if not key:
+        raise CliError("Standard input holds no key; give it there, or a file's name.")
+    return check_key(key)
 
 
 def _id_argument(what: str) -> "typer.models.ArgumentInfo":
@@ -45,20 +101,3 @@ def _id_argument(what: str) -> "typer.models.ArgumentInfo":
 RunId = Annotated[str, _id_argument("run id")]
 WorkerId = Annotated[str, _id_argument("worker id")]
 DefinitionName = Annotated[str, _id_argument("definition name")]
-
-
-def address(server_url: str | None, api_key: str | None) -> tuple[str | None, str | None]:
-    """Return URL and key as the clients and the worker take them, flags before variables."""
-    if server_url is None:
-        return None, api_key
-    from gyoza.client.connection import check_url, key_for
-
-    url = check_url(server_url)
-    return url, api_key or key_for(url)
-
-
-def connect(server_url: str | None, api_key: str | None) -> "GyozaClient":
-    """Return the blocking client of the server that flags and variables name."""
-    from gyoza.client import GyozaClient
-
-    return GyozaClient(*address(server_url, api_key))

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gyoza.cli import options
+from gyoza.cli.flags import takes
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
 
 if TYPE_CHECKING:
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from gyoza.worker.settings import WorkerSettings
 
 
+@takes(options.Policy)
 def up(
+    policy: options.Policy,
     host: options.Host = None,
     port: options.Port = None,
     database_url: options.DatabaseUrl = None,
@@ -45,6 +48,7 @@ def up(
         grace_s=grace,
         drain_timeout_s=drain_timeout,
         min_free_mb=min_free_mb,
+        **policy.settings,
     )
     import trio
 

@@ -4,16 +4,19 @@ import typer
 
 from gyoza.cli import options
 from gyoza.cli.errors import CliError
+from gyoza.cli.flags import takes
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
-from gyoza.cli.session import ApiKey, ServerUrl, address
+from gyoza.cli.session import Server
 
 app = typer.Typer(no_args_is_help=True, help="Start a worker.")
 
 
 @app.command()
+@takes(Server)
+@takes(options.Policy)
 def start(
-    server_url: ServerUrl = None,
-    api_key: ApiKey = None,
+    policy: options.Policy,
+    server: Server,
     worker_id: options.WorkerName = None,
     worker_tags: options.WorkerTags = None,
     work_dir: options.WorkDir = None,
@@ -39,10 +42,10 @@ def start(
     if once and max_runs not in (None, 1):
         raise CliError("--once means --max-runs 1; give only one of them.")
     configure_logging(log_level, log_format)
-    url, key = address(server_url, api_key)
     settings = options.worker_settings(
-        server_url=url,
-        api_key=key,
+        server_url=server.server_url,
+        **server.settings,
+        **policy.settings,
         worker_id=worker_id,
         worker_tags=worker_tags,
         work_dir=work_dir,

@@ -5,16 +5,18 @@ from typing import Any
 
 import typer
 
+from gyoza.cli.flags import takes
 from gyoza.cli.output import ago, print_fields, print_json, print_table
-from gyoza.cli.session import ApiKey, Json, ServerUrl, WorkerId, connect
+from gyoza.cli.session import Json, Server, WorkerId
 
 app = typer.Typer(no_args_is_help=True, help="List, show, drain and resume workers.")
 
 
 @app.command("list")
-def list_(as_json: Json = False, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
+@takes(Server)
+def list_(server: Server, as_json: Json = False) -> None:
     """List the workers the server knows."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         workers = client.list_workers()
     if as_json:
         return print_json(workers)
@@ -51,27 +53,27 @@ def _since(moment: str | None) -> str:
 
 
 @app.command()
+@takes(Server)
 def show(
+    server: Server,
     worker_id: WorkerId,
     as_json: Json = False,
-    server_url: ServerUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Show a worker: what it has and what it runs."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         worker = client.get_worker(worker_id)
     print_json(worker) if as_json else print_fields(worker)
 
 
 @app.command()
+@takes(Server)
 def drain(
+    server: Server,
     worker_id: WorkerId,
     as_json: Json = False,
-    server_url: ServerUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Give a worker no more runs; those it has go on."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         worker = client.drain_worker(worker_id)
     if as_json:
         return print_json(worker)
@@ -79,14 +81,14 @@ def drain(
 
 
 @app.command()
+@takes(Server)
 def resume(
+    server: Server,
     worker_id: WorkerId,
     as_json: Json = False,
-    server_url: ServerUrl = None,
-    api_key: ApiKey = None,
 ) -> None:
     """End a drain: the worker gets runs again."""
-    with connect(server_url, api_key) as client:
+    with server.connect() as client:
         worker = client.resume_worker(worker_id)
     if as_json:
         return print_json(worker)

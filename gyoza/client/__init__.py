@@ -5,12 +5,15 @@ Example:
     >>> run = gyoza_client.create_run("my-image", {"n": 1})
 """
 
+from gyoza.client.access import Access
 from gyoza.client.blocking import GyozaClient
 from gyoza.client.errors import (
     ApiError,
     ClientError,
     CredentialsError,
     ForeignAnswer,
+    InsecureServer,
+    InvalidProxy,
     InvalidServerUrl,
     ServerUnreachable,
     UnexpectedAnswer,
@@ -21,12 +24,15 @@ gyoza_client = GyozaClient(None)
 """The client of the server that the environment names."""
 
 __all__ = [
+    "Access",
     "ApiError",
     "AsyncGyozaClient",
     "ClientError",
     "CredentialsError",
     "ForeignAnswer",
     "GyozaClient",
+    "InsecureServer",
+    "InvalidProxy",
     "InvalidServerUrl",
     "ServerUnreachable",
     "UnexpectedAnswer",

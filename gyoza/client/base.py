@@ -1,33 +1,67 @@
-"""What both clients have in common: the server they were given."""
+"""What both clients have in common: the server they were given, and how they are let in."""
 
 import ssl
+from dataclasses import replace
 from functools import cached_property
 
+import httpx
+
+from gyoza.client.access import Access
 from gyoza.client.connection import Connection
+from gyoza.client.errors import CredentialsError
 
 
 class BaseClient:
     """A client of one server.
 
     Args:
-        base_url: The server; None takes `GYOZA_SERVER_URL` and the key from the environment.
+        base_url: The server; None takes all from the environment, and an `Access` what it leaves
+            open. A URL gets nothing from there.
         api_key: Sent as `X-API-Key`.
-        timeout: Seconds for each step of a request.
-        verify: As httpx takes it: a TLS context for a server with an authority of its own.
+        timeout: Seconds for each step of a request. A call may take twice as long in all, or ten
+            times if its answer may be large.
+        verify: A TLS context of your own.
     """
 
     def __init__(
         self,
-        base_url: str | None,
+        base_url: str | Access | None,
         api_key: str | None = None,
         timeout: float = 30.0,
         *,
-        verify: ssl.SSLContext | bool = True,
+        verify: ssl.SSLContext | None = None,
     ) -> None:
-        self._given = (base_url, api_key, timeout, verify)
+        if isinstance(base_url, Access):
+            self._access = base_url
+        elif base_url is None:
+            self._access = Access(api_key=api_key)
+        else:
+            self._access = Access(url=base_url, api_key=api_key, environ=None)
+        self._timeout = timeout
+        self._verify = verify
 
     # The environment is read and TLS set up at the first call, so that importing costs nothing.
     @cached_property
     def connection(self) -> Connection:
         """Where the server is."""
-        return Connection.resolve(*self._given)
+        return Connection.resolve(self._access, self._timeout, self._verify)
+
+    def _is_renewed(self, used: Connection, outcome: httpx.Response | httpx.TransportError) -> bool:
+        """Look for credentials that were changed meanwhile; return whether there is another key.
+
+        Args:
+            used: What the request was made with.
+            outcome: What became of it.
+        """
+        if not isinstance(outcome, httpx.Response):
+            used.reload_certificates()
+            return False
+        if outcome.status_code != 401:
+            return False
+        try:
+            key = self._access.find_key()
+        except CredentialsError:  # in the middle of being written
+            return False
+        if key != self.connection.api_key:
+            self.connection = replace(self.connection, api_key=key)
+        return key != used.api_key

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, wraps
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
 from gyoza.client import endpoints
+from gyoza.client.answers import Body, check_encoding, judge, read_answer
 from gyoza.client.base import BaseClient
-from gyoza.client.connection import judge, read_answer
+from gyoza.client.connection import proxies_from_env
 from gyoza.client.endpoints import Call
 
 P = ParamSpec("P")
@@ -24,6 +25,17 @@ def _method(describe: Callable[P, Call[T]]) -> Callable[Concatenate["GyozaClient
     return method
 
 
+def _read(response: httpx.Response, max_bytes: int, limit_s: float) -> httpx.Response:
+    body = Body(response, max_bytes)
+    end = time.monotonic() + limit_s
+    for part in response.iter_raw():
+        if time.monotonic() > end:
+            raise httpx.ReadTimeout(f"no whole answer within {limit_s:g} s")
+        if not body.add(part):
+            break
+    return body.whole()
+
+
 class GyozaClient(BaseClient):
     """Every endpoint of the server as a blocking method.
 
@@ -34,7 +46,8 @@ class GyozaClient(BaseClient):
 
     @cached_property
     def _http(self) -> httpx.Client:
-        return httpx.Client(**self.connection.options())
+        with proxies_from_env():
+            return httpx.Client(**self.connection.options())
 
     def __enter__(self) -> Self:
         return self
@@ -52,10 +65,13 @@ class GyozaClient(BaseClient):
         tried = 0
         while True:
             tried += 1
+            used = self.connection
             try:
-                outcome = self._http.send(self._http.build_request(**self.connection.request(call)))
+                outcome = self._exchange(call)
             except httpx.TransportError as error:
                 outcome = error
+            if self._is_renewed(used, outcome):
+                continue
             wait = call.retry.delay_s(tried, outcome)
             if wait is not None:
                 time.sleep(wait)
@@ -64,14 +80,19 @@ class GyozaClient(BaseClient):
             else:
                 return read_answer(call, outcome)
 
+    def _exchange(self, call: Call[Any]) -> httpx.Response:
+        limit_s = self.connection.limit_s(call)
+        with self._http.stream(**self.connection.request(call)) as response:
+            return _read(response, call.max_bytes, limit_s)
+
     def follow_logs(self, run_id: str, *, attempt: int | None = None) -> Iterator[str]:
         """Yield the log text as it arrives, until the attempt is over."""
         call = endpoints.get_logs(run_id, attempt=attempt, follow=True)
         try:
             with self._http.stream(**self.connection.request(call)) as response:
                 if not response.is_success:
-                    response.read()
-                    judge(response)
+                    judge(_read(response, call.max_bytes, self._timeout))
+                check_encoding(response)
                 yield from response.iter_text()
         except httpx.TransportError as error:
             raise self.connection.unreachable(error) from error

@@ -1,31 +1,53 @@
-"""What both clients share: where the server is, how a request is made and an answer judged."""
+"""What both clients share: where the server is, and how a request is made."""
 
-import json
+import base64
 import math
-import os
 import ssl
-from dataclasses import dataclass
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from gyoza.client.credentials import configured_api_key, stored_api_key
-from gyoza.client.endpoints import Call
+from gyoza.client.access import DEFAULT_URL, LOOPBACK, Access
+from gyoza.client.endpoints import SMALL, Call
 from gyoza.client.errors import (
-    ApiError,
     CredentialsError,
-    ForeignAnswer,
+    InsecureServer,
+    InvalidProxy,
     InvalidServerUrl,
     ServerUnreachable,
-    UnexpectedAnswer,
 )
+from gyoza.client.tls import TlsFiles, why_not_secure
 
-T = TypeVar("T")
-
-DEFAULT_URL = "http://localhost:5555"
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 LOOPBACK_URLS = ("localhost", "127.0.0.1", "[::1]")
+KEY_HEADER = "X-API-Key"
+NO_FILES = TlsFiles()
+HUNG_UP = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+
+
+class Credentials(httpx.Auth):
+    """Puts the credentials on a request for as long as it is under way, and on nothing else.
+
+    What is left of a request, such as in an error, shows none of them.
+    """
+
+    def __init__(self, api_key: str | None, userinfo: str | None) -> None:
+        self._headers = {KEY_HEADER: api_key} if api_key else {}
+        if userinfo:
+            self._headers["Authorization"] = f"Basic {base64.b64encode(userinfo.encode()).decode()}"
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """See `httpx.Auth`."""
+        request.headers.update(self._headers)
+        try:
+            yield request
+        finally:
+            for name in self._headers:
+                request.headers.pop(name, None)
 
 
 @dataclass(frozen=True)
@@ -33,86 +55,145 @@ class Connection:
     """How to reach one server.
 
     Attributes:
-        url: Base URL without a trailing slash.
+        url: Base URL without a trailing slash and without credentials.
         api_key: Sent as `X-API-Key`; None sends none.
         timeout_s: Seconds for each step of a request (connect, write, read).
-        verify: False or a context for TLS that is not covered by the usual authorities.
+        tls: Verifies the server; None for plain HTTP.
+        tls_files: What `tls` was made of.
+        userinfo: `user:password` from the URL, for a proxy in front of the server.
     """
 
     url: str
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     timeout_s: float = 30.0
-    verify: ssl.SSLContext | bool = True
+    tls: ssl.SSLContext | None = field(default=None, compare=False)
+    tls_files: TlsFiles = NO_FILES
+    userinfo: str | None = field(default=None, repr=False)
 
     @classmethod
     def resolve(
-        cls,
-        url: str | None,
-        api_key: str | None = None,
-        timeout_s: float = 30.0,
-        verify: ssl.SSLContext | bool = True,
+        cls, access: Access, timeout_s: float = 30.0, tls: ssl.SSLContext | None = None
     ) -> "Connection":
-        """Fill in from the environment what is not given; a given URL gets no key from there.
+        """Find what is left to the environment, and read the files.
+
+        Args:
+            access: The server, and what makes both trust each other.
+            timeout_s: Seconds for each step of a request.
+            tls: In place of the files.
 
         Raises:
             InvalidServerUrl: If the URL is none of http or https.
-            CredentialsError: If the key cannot be read or sent.
+            CredentialsError: If key or certificates cannot be read or sent.
         """
-        given = url is not None
-        url = check_url(url or os.environ.get("GYOZA_SERVER_URL") or DEFAULT_URL)
-        if api_key is None and not given:
-            api_key = key_for(url)
-        if api_key and not (api_key.isascii() and api_key.isprintable()):
-            raise CredentialsError(
-                "The API key holds characters that HTTP cannot carry; use printable ASCII."
-            )
-        return cls(url, api_key, timeout_s, verify)
+        url, userinfo = split_url(access.address)
+        files = NO_FILES if tls else access.tls
+        if not url.startswith("https:"):
+            # Reading all authorities takes a while, and there is nothing to verify.
+            tls = None
+        elif tls is None:
+            tls = files.context()
+        return cls(url, access.find_key(), timeout_s, tls, files, userinfo)
 
     def options(self) -> dict[str, Any]:
         """Return the arguments for httpx's clients.
 
         The pool is unbounded: a request that is cancelled while it waits for a free connection
         would hold a slot of a bounded one for ever (httpcore 1093). No proxy stands between this
-        machine and itself, whatever the variables for proxies say.
+        machine and itself, whatever the variables for proxies say. Redirects are not followed: the
+        key goes to no server but the one that was named.
         """
         return {
             "base_url": self.url,
-            "headers": {"X-API-Key": self.api_key} if self.api_key else {},
             "timeout": self.timeout_s,
-            # Without TLS there is nothing to verify, and reading all authorities takes a while.
-            "verify": False if urlsplit(self.url).scheme == "http" else self.verify,
+            # A context that trusts nobody, should TLS come up where none was asked for.
+            "verify": self.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             "mounts": {f"all://{host}": None for host in LOOPBACK_URLS},
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            "follow_redirects": False,
         }
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
-        """Return the arguments for `httpx.Client.build_request`."""
+        """Return the arguments for `httpx.Client.stream`."""
         return {
             "method": call.method,
             "url": call.path,
             "json": call.body,
             "params": call.params,
-            "headers": call.headers,
+            # Compressed, a small answer could become a very large one.
+            "headers": {"Accept-Encoding": "identity", **call.headers},
+            "auth": Credentials(self.api_key, self.userinfo),
             "timeout": httpx.Timeout(
                 self.timeout_s,
                 read=None if math.isinf(call.wait_s) else self.timeout_s + call.wait_s,
             ),
         }
 
+    def limit_s(self, call: Call[Any]) -> float:
+        """Return the seconds that a call may take in all, however steadily its answer drips."""
+        return call.wait_s + self.timeout_s * (2 if call.max_bytes <= SMALL else 10)
+
+    def reload_certificates(self) -> None:
+        """Let new connections use what the files for TLS hold by now, if they can be used."""
+        if self.tls and self.tls_files != NO_FILES:
+            with suppress(CredentialsError):  # half of them is new: the next time, then
+                self.tls_files.context()
+                self.tls_files.load_into(self.tls)
+
     def unreachable(self, error: httpx.HTTPError) -> ServerUnreachable:
         """Return the sentence for a server that does not answer."""
+        if sentence := why_not_secure(self.url, error):
+            return InsecureServer(sentence)
         why = str(error) or type(error).__name__
+        if self._by_proxy:
+            return ServerUnreachable(
+                f"The server at {self.url} does not answer through the proxy ({why}); "
+                "check HTTPS_PROXY, HTTP_PROXY, NO_PROXY and GYOZA_SERVER_URL."
+            )
+        # A server that refuses a certificate may be gone before its reason is read.
+        if self.tls and isinstance(error, HUNG_UP):
+            return ServerUnreachable(
+                f"The server at {self.url} hangs up ({why}); see whether it accepts this "
+                "client's certificate (GYOZA_CLIENT_CERT, GYOZA_CLIENT_KEY)."
+            )
         return ServerUnreachable(
             f"The server at {self.url} does not answer ({why}); "
             "start it with `gyoza server start` or set GYOZA_SERVER_URL."
         )
 
+    @property
+    def _by_proxy(self) -> bool:
+        url = httpx.URL(self.url)
+        if url.host in LOOPBACK or proxy_bypass(url.host):
+            return False
+        return bool({url.scheme, "all"} & set(getproxies()))
 
-def check_url(url: str) -> str:
-    """Return the server's base URL without a trailing slash.
+
+@contextmanager
+def proxies_from_env() -> Generator[None]:
+    """Tell what is wrong with the variables for proxies.
 
     Raises:
-        InvalidServerUrl: If it is none of http or https.
+        InvalidProxy: If one of them is.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise InvalidProxy(
+            "A proxy of the kind SOCKS needs the package socksio; run `pip install httpx[socks]`, "
+            "or set ALL_PROXY, HTTPS_PROXY and HTTP_PROXY to one that speaks HTTP."
+        ) from error
+    except (ValueError, httpx.InvalidURL):
+        raise InvalidProxy(
+            "The proxy that ALL_PROXY, HTTPS_PROXY or HTTP_PROXY names is no URL like "
+            "http://proxy.example:3128; correct it."
+        ) from None  # the error shows the URL, and its password
+
+
+def split_url(url: str) -> tuple[str, str | None]:
+    """Return the server's base URL without a trailing slash and credentials, and these.
+
+    Raises:
+        InvalidServerUrl: If it is none of http or https; the sentence shows no credentials.
     """
     url = url.strip().rstrip("/")
     try:
@@ -120,52 +201,10 @@ def check_url(url: str) -> str:
     except httpx.InvalidURL:
         parsed = httpx.URL("")
     if parsed.scheme not in ("http", "https") or not parsed.host:
+        scheme, mark, rest = url.rpartition("://")
+        shown = scheme + mark + (f"***@{rest.rpartition('@')[2]}" if "@" in rest else rest)
         raise InvalidServerUrl(
-            f"{url!r} is not the URL of a server; write it like {DEFAULT_URL} (GYOZA_SERVER_URL)."
+            f"{shown!r} is not the URL of a server; write it like {DEFAULT_URL} (GYOZA_SERVER_URL)."
         )
-    return url
-
-
-def key_for(url: str) -> str | None:
-    """Return the key that the environment has for this server.
-
-    The key that a server of this user has stored goes to this machine's servers only.
-    """
-    key = configured_api_key()
-    if key is None and urlsplit(url).hostname in LOOPBACK:
-        key = stored_api_key()
-    return key
-
-
-def read_answer(call: Call[T], response: httpx.Response) -> T:
-    """Return what the call's answer says.
-
-    Raises:
-        ApiError: For an error status.
-        UnexpectedAnswer: If a success is not what a gyoza server would send.
-    """
-    judge(response)
-    try:
-        return call.parse(response)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UnexpectedAnswer(
-            f"{response.request.url} did not answer as a gyoza server does; check GYOZA_SERVER_URL."
-        ) from error
-
-
-def judge(response: httpx.Response) -> None:
-    """Raise `ApiError` with the server's sentence unless the answer is a success."""
-    if response.is_success:
-        return
-    try:
-        detail = json.loads(response.content)["detail"]
-    except (ValueError, LookupError, TypeError):
-        detail = None
-    if isinstance(detail, str):
-        raise ApiError(response, detail)
-    status = f"{response.status_code} {response.reason_phrase}".rstrip()
-    raise ForeignAnswer(
-        response,
-        f"{response.request.url} answered {status}, not in the words of a gyoza server; "
-        "check GYOZA_SERVER_URL.",
-    )
+    userinfo = unquote(parsed.userinfo.decode()) or None
+    return str(parsed.copy_with(userinfo=b"")).rstrip("/"), userinfo

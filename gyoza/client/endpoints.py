@@ -18,6 +18,12 @@ from gyoza.client.retry import CONNECT, NEVER, READ, REPORT, RetryRule
 Json = dict[str, Any]
 T = TypeVar("T")
 
+MB = 1024 * 1024
+REQUEST = 16 * MB
+"""The largest request a server takes in bytes: what made a run is no larger."""
+SMALL, ONE_RUN, MANY_RUNS = MB, 4 * REQUEST, 16 * REQUEST
+"""How large an answer may be in bytes: one that holds no run, one, or many."""
+
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
@@ -26,6 +32,7 @@ class Call(Generic[T]):
     Attributes:
         wait_s: Seconds for which the server may hold the answer back; added to the time-out,
             which infinity lifts.
+        max_bytes: How large the answer may be.
     """
 
     method: str
@@ -36,6 +43,7 @@ class Call(Generic[T]):
     headers: dict[str, str] = field(default_factory=dict[str, str])
     retry: RetryRule = READ
     wait_s: float = 0.0
+    max_bytes: int = ONE_RUN
 
 
 def _object(response: httpx.Response) -> Json:
@@ -58,7 +66,10 @@ def _taken(response: httpx.Response) -> Json:
 
 
 def _runs(response: httpx.Response) -> list[Json]:
-    return _object(response).get("runs", [])
+    runs = _object(response).get("runs", [])
+    if not isinstance(runs, list):
+        raise ValueError("runs is not a list")
+    return cast("list[Json]", runs)
 
 
 def _text(response: httpx.Response) -> str:
@@ -75,7 +86,7 @@ def _path(*parts: str) -> str:
 
 def health() -> Call[Json]:
     """Return the server's health; the one call without an API key."""
-    return Call("GET", "/health", _object)
+    return Call("GET", "/health", _object, max_bytes=SMALL)
 
 
 def upsert_definition(op_dict: Json) -> Call[Json]:
@@ -90,7 +101,7 @@ def get_definition(name: str, version: str | None = None) -> Call[Json]:
 
 def list_definitions() -> Call[list[Json]]:
     """Return all versions of all definitions."""
-    return Call("GET", "/definitions", _list)
+    return Call("GET", "/definitions", _list, max_bytes=MANY_RUNS)
 
 
 def create_run(
@@ -167,7 +178,7 @@ def list_runs(
         image=image,
         topic=topic,
     )
-    return Call("GET", "/runs", _object, params=params)
+    return Call("GET", "/runs", _object, params=params, max_bytes=MANY_RUNS)
 
 
 def get_run(run_id: str, *, after_event: int | None = None, wait_s: float = 0.0) -> Call[Json]:
@@ -178,7 +189,7 @@ def get_run(run_id: str, *, after_event: int | None = None, wait_s: float = 0.0)
 
 def get_attempts(run_id: str) -> Call[list[Json]]:
     """Return the run's attempts, oldest first."""
-    return Call("GET", _path("runs", run_id, "attempts"), _list)
+    return Call("GET", _path("runs", run_id, "attempts"), _list, max_bytes=MANY_RUNS)
 
 
 def update_run(
@@ -237,7 +248,8 @@ def get_logs(run_id: str, *, attempt: int | None = None, follow: bool = False) -
     """Return the log text of the current or the named attempt."""
     params = _given(attempt=attempt, follow="true" if follow else None)
     path = _path("runs", run_id, "logs")
-    return Call("GET", path, _text, params=params, wait_s=math.inf if follow else 0.0)
+    wait_s = math.inf if follow else 0.0
+    return Call("GET", path, _text, params=params, wait_s=wait_s, max_bytes=MANY_RUNS)
 
 
 def append_logs(
@@ -253,7 +265,7 @@ def get_events(
 ) -> Call[Json]:
     """Return `{"data": [event], "cursor"}` of a topic's feed, in order and without gaps."""
     params = _given(topic=topic, after=after, wait_s=wait_s or None, limit=limit)
-    return Call("GET", "/events", _object, params=params, wait_s=wait_s)
+    return Call("GET", "/events", _object, params=params, wait_s=wait_s, max_bytes=MANY_RUNS)
 
 
 def heartbeat(
@@ -276,7 +288,7 @@ def heartbeat(
         "running_ops": running_ops or [],
         **more,
     }
-    return Call("POST", "/workers/heartbeat", _taken, body=body, retry=NEVER)
+    return Call("POST", "/workers/heartbeat", _taken, body=body, retry=NEVER, max_bytes=SMALL)
 
 
 def claim(
@@ -288,14 +300,22 @@ def claim(
     """
     body = _given(max_runs=max_runs, wait_s=wait_s, holding=holding)
     path = _path("workers", worker_id, "claim")
-    return Call("POST", path, _runs, body=body, retry=NEVER, wait_s=wait_s)
+    return Call(
+        "POST",
+        path,
+        _runs,
+        body=body,
+        retry=NEVER,
+        wait_s=wait_s,
+        max_bytes=ONE_RUN + max_runs * REQUEST,
+    )
 
 
 def get_changes(worker_id: str, *, after: str | None = None, wait_s: float = 0.0) -> Call[Json]:
     """Return `{"states": {run id: state}, "cursor"}` once others changed a run the worker holds."""
     params = _given(after=after, wait_s=wait_s or None)
     path = _path("workers", worker_id, "changes")
-    return Call("GET", path, _object, params=params, retry=NEVER, wait_s=wait_s)
+    return Call("GET", path, _object, params=params, retry=NEVER, wait_s=wait_s, max_bytes=SMALL)
 
 
 def release_run(run_id: str, *, worker_id: str, attempt: int, reason: str) -> Call[Json]:

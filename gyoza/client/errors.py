@@ -5,9 +5,11 @@ Errors:
       ApiError             the server answered with an error; says its sentence
         ForeignAnswer      an error without one: a proxy or no gyoza server
     ClientError
-      CredentialsError     the API key cannot be read or sent
+      CredentialsError     the API key, a certificate or its key cannot be read or sent
       InvalidServerUrl     the server's address is no http or https URL
+      InvalidProxy         a variable for proxies names none
       ServerUnreachable    no answer after all retries
+        InsecureServer     TLS does not come about: one of both does not trust the other
       UnexpectedAnswer     a success that no gyoza server would send
 """
 
@@ -47,15 +49,23 @@ class ClientError(Exception):
 
 
 class CredentialsError(ClientError):
-    """The API key cannot be read or sent."""
+    """The API key, a certificate or its key cannot be read or sent."""
 
 
 class InvalidServerUrl(ClientError):
     """The server's address is no http or https URL."""
 
 
+class InvalidProxy(ClientError):
+    """A variable for proxies names none that can be used."""
+
+
 class ServerUnreachable(ClientError):
     """No answer from the server after all retries."""
+
+
+class InsecureServer(ServerUnreachable):
+    """No TLS with the server: one of both does not trust the other."""
 
 
 class UnexpectedAnswer(ClientError):

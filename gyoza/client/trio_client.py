@@ -2,14 +2,15 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import cached_property, wraps
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 import trio
 
 from gyoza.client import endpoints
+from gyoza.client.answers import Body, check_encoding, judge, read_answer
 from gyoza.client.base import BaseClient
-from gyoza.client.connection import judge, read_answer
+from gyoza.client.connection import proxies_from_env
 from gyoza.client.endpoints import Call
 
 P = ParamSpec("P")
@@ -26,6 +27,16 @@ def _method(
     return method
 
 
+async def _read(response: httpx.Response, max_bytes: int) -> httpx.Response:
+    body = Body(response, max_bytes)
+    # By a cancel, since an error raised in the loop would leave the generators below it unfinished.
+    with trio.CancelScope() as reading:
+        async for part in response.aiter_raw():
+            if not body.add(part):
+                reading.cancel()
+    return body.whole()
+
+
 class AsyncGyozaClient(BaseClient):
     """Every endpoint of the server as an async method.
 
@@ -36,7 +47,8 @@ class AsyncGyozaClient(BaseClient):
 
     @cached_property
     def _http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(**self.connection.options())
+        with proxies_from_env():
+            return httpx.AsyncClient(**self.connection.options())
 
     async def __aenter__(self) -> Self:
         return self
@@ -49,16 +61,26 @@ class AsyncGyozaClient(BaseClient):
         if "_http" in self.__dict__:
             await self._http.aclose()
 
+    def check(self) -> None:
+        """Read the environment and the files it names now, and not at the first call.
+
+        Raises:
+            ClientError: If they hold something that cannot be used.
+        """
+        _ = self._http
+
     async def send(self, call: Call[T]) -> T:
         """Send a described call, with the retries its row of the table allows."""
         tried = 0
         while True:
             tried += 1
+            used = self.connection
             try:
-                request = self._http.build_request(**self.connection.request(call))
-                outcome = await self._http.send(request)
+                outcome = await self._exchange(call)
             except httpx.TransportError as error:
                 outcome = error
+            if self._is_renewed(used, outcome):
+                continue
             wait = call.retry.delay_s(tried, outcome)
             if wait is not None:
                 await trio.sleep(wait)
@@ -67,14 +89,22 @@ class AsyncGyozaClient(BaseClient):
             else:
                 return read_answer(call, outcome)
 
+    async def _exchange(self, call: Call[Any]) -> httpx.Response:
+        limit_s = self.connection.limit_s(call)
+        # A cancel leaks no connection, since none is waited for: see `Connection.options`.
+        with trio.move_on_after(limit_s):
+            async with self._http.stream(**self.connection.request(call)) as response:
+                return await _read(response, call.max_bytes)
+        raise httpx.ReadTimeout(f"no whole answer within {limit_s:g} s")
+
     async def follow_logs(self, run_id: str, *, attempt: int | None = None) -> AsyncGenerator[str]:
         """Yield the log text as it arrives, until the attempt is over."""
         call = endpoints.get_logs(run_id, attempt=attempt, follow=True)
         try:
             async with self._http.stream(**self.connection.request(call)) as response:
                 if not response.is_success:
-                    await response.aread()
-                    judge(response)
+                    judge(await _read(response, call.max_bytes))
+                check_encoding(response)
                 async for text in response.aiter_text():
                     yield text
         except httpx.TransportError as error:

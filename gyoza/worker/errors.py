@@ -9,7 +9,9 @@ Errors:
         ImageNotFound          no such image on this engine                  (IMAGE_PULL)
         ImagePullError         the registry or the engine refused the pull   (IMAGE_PULL)
       InputsInvalid            the run's inputs are not plain data           (POLICY)
+      PolicyRefused            it is or has what this worker does not allow  (POLICY)
       GpusTooSmall             it asks for more GPU memory than there is     (POLICY)
+      GpusTaken                somebody else on this machine was quicker
       OpDirNotRemoved          something in an op's folder cannot be removed
       OpError                  the op, not the worker, is at fault
         OutputInvalid          its output file is not plain data             (OUTPUT_INVALID)
@@ -68,10 +70,20 @@ class InputsInvalid(WorkerError):
     reason = FailureReason.POLICY
 
 
+class PolicyRefused(WorkerError):
+    """A run is, has or asks for something that this worker does not allow."""
+
+    reason = FailureReason.POLICY
+
+
 class GpusTooSmall(WorkerError):
     """A run asks for more GPU memory than this worker's GPUs have together."""
 
     reason = FailureReason.POLICY
+
+
+class GpusTaken(WorkerError):
+    """Somebody else on this machine has taken the same GPUs meanwhile: others are to be chosen."""
 
 
 class OpDirNotRemoved(WorkerError):

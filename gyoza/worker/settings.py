@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_args
 
+from gyoza.client import Access
 from gyoza.client.credentials import data_dir
 from gyoza.models import InvalidIdError, check_id
 from gyoza.worker.containers.pulls import PullPolicy
 from gyoza.worker.errors import SettingsError
+from gyoza.worker.policy import ContainerPolicy
 
 
 def default_worker_id() -> str:
@@ -26,6 +28,10 @@ class WorkerSettings:
     Attributes:
         server_url: None takes the client's default.
         api_key: None takes the key from the environment or the one stored on this machine.
+        api_key_file: A file with the key, read again whenever the server refuses the one it had.
+        ca_file: Authorities that may vouch for the server; None takes the client's default.
+        client_cert: The certificate to show it; None takes the client's default.
+        client_key: Its private key.
         worker_id: Unique among the server's workers.
         tags: What runs may ask of a worker.
         work_dir: Where op directories are made; the engine must see the same path.
@@ -41,10 +47,16 @@ class WorkerSettings:
         min_free_mb: Megabytes that must be free on the disks of runs and engine; 0 for any.
         pass_env: Names of the worker's own variables that every container gets; no others do.
         secret_env: Names of variables, passed or a run's own, whose values are masked in logs.
+        policy: What containers may be and have.
+        passed_env: The variables that `pass_env` names, those that there are; set by `from_env`.
     """
 
     server_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    api_key_file: str | None = None
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
     worker_id: str = field(default_factory=default_worker_id)
     tags: list[str] = field(default_factory=list[str])
     work_dir: Path = field(default_factory=lambda: data_dir() / "work")
@@ -59,6 +71,8 @@ class WorkerSettings:
     min_free_mb: int = 512
     pass_env: list[str] = field(default_factory=list[str])
     secret_env: list[str] = field(default_factory=list[str])
+    policy: ContainerPolicy = field(default_factory=ContainerPolicy)
+    passed_env: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def __post_init__(self) -> None:
         try:
@@ -70,7 +84,7 @@ class WorkerSettings:
                 f"The pull policy must be one of {', '.join(policies)}, not {self.pull_policy!r}."
             )
         for name, least in _LEAST.items():
-            value = getattr(self, name)
+            value = getattr(self if hasattr(self, name) else self.policy, name)
             if value is not None and not value >= least:  # nor NaN
                 raise SettingsError(
                     f"The setting {name.removesuffix('_s')} must be at least {least:g}, "
@@ -81,6 +95,18 @@ class WorkerSettings:
                 f"The setting fence_after must be at least two heartbeats "
                 f"({2 * self.heartbeat_s:g} s), not {self.fence_after_s:g}."
             )
+
+    @property
+    def access(self) -> Access:
+        """How the server is reached."""
+        return Access(
+            url=self.server_url,
+            api_key=self.api_key,
+            api_key_file=self.api_key_file,
+            ca_file=self.ca_file,
+            client_cert=self.client_cert,
+            client_key=self.client_key,
+        )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Self:
@@ -96,9 +122,19 @@ class WorkerSettings:
             for name, (variable, read) in _VARIABLES.items()
             if environ.get(variable)
         }
-        known = {f.name for f in fields(cls)}
-        values |= {k: v for k, v in overrides.items() if v is not None and k in known}
-        return cls(**values)
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        policy = {name: values.pop(name) for name in _names_of(ContainerPolicy) & values.keys()}
+        known: dict[str, Any] = {name: values[name] for name in _names_of(cls) & values.keys()}
+        known.setdefault("policy", ContainerPolicy(**policy))
+        passed: list[str] = values.get("pass_env", [])
+        if ours := [name for name in passed if name.startswith("GYOZA_")]:
+            raise SettingsError(f"{ours[0]} is gyoza's own and cannot be passed to containers.")
+        known["passed_env"] = {name: environ[name] for name in passed if name in environ}
+        return cls(**known)
+
+
+def _names_of(kind: type) -> set[str]:
+    return {f.name for f in fields(kind)}
 
 
 def _number(kind: type[int] | type[float]) -> Callable[[str, str], float]:
@@ -114,6 +150,13 @@ def _number(kind: type[int] | type[float]) -> Callable[[str, str], float]:
 
 def _text(_name: str, text: str) -> str:
     return text
+
+
+def _yes(name: str, text: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in known:
+        raise SettingsError(f"{name} must be true or false, not {text!r}.")
+    return known[text.lower()]
 
 
 def _path(_name: str, text: str) -> Path:
@@ -132,6 +175,10 @@ _LEAST: dict[str, float] = {
     "max_runs": 1,
     "idle_exit_s": 0.01,
     "min_free_mb": 0,
+    "pids_limit": 1,
+    "shm_mb": 1,
+    "max_cpu": 0.01,
+    "max_ram_mb": 6,  # the least that an engine takes
 }
 
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
@@ -149,4 +196,13 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "min_free_mb": ("GYOZA_MIN_FREE_MB", _number(int)),
     "pass_env": ("GYOZA_PASS_ENV", _names),
     "secret_env": ("GYOZA_SECRET_ENV", _names),
+    "allow_images": ("GYOZA_ALLOW_IMAGES", _names),
+    "network": ("GYOZA_NETWORK", _text),
+    "user": ("GYOZA_USER", _text),
+    "runtime": ("GYOZA_RUNTIME", _text),
+    "read_only": ("GYOZA_READ_ONLY", _yes),
+    "pids_limit": ("GYOZA_PIDS_LIMIT", _number(int)),
+    "shm_mb": ("GYOZA_SHM_MB", _number(int)),
+    "max_cpu": ("GYOZA_MAX_CPU", _number(float)),
+    "max_ram_mb": ("GYOZA_MAX_RAM_MB", _number(int)),
 }

@@ -138,7 +138,7 @@ def test_an_unknown_run_is_told(gyoza: Gyoza, command: str) -> None:
 
 
 def test_a_wrong_key_is_told(gyoza: Gyoza) -> None:
-    result = gyoza("runs", "list", "--api-key", "wrong")
+    result = gyoza("runs", "list", "--api-key-file", "-", stdin="wrong\n")
     assert result.code == ExitCode.SERVER
     assert "key" in result.sentence
 
@@ -150,7 +150,9 @@ def test_a_server_named_by_flag_gets_the_key_of_the_environment(
     assert gyoza("workers", "list", "--server-url", url).code == ExitCode.OK
     monkeypatch.delenv("GYOZA_API_KEY")
     assert gyoza("workers", "list", "--server-url", url).code == ExitCode.SERVER
-    assert gyoza("workers", "list", "--server-url", url, "--api-key", KEY).code == ExitCode.OK
+    by_stdin = ("--server-url", url, "--api-key-file", "-")
+    assert gyoza("workers", "list", *by_stdin, stdin=f"{KEY}\n").code == ExitCode.OK
+    assert "holds no key" in gyoza("workers", "list", *by_stdin, stdin="\n").sentence
 
 
 def apply(gyoza: Gyoza, directory: Path, **fields: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gyoza.cli.errors import KNOWN, CliError, ExitCode, explain
+from gyoza.cli.session import Server
 from gyoza.client import ServerUnreachable
 from gyoza.worker.errors import EngineUnavailable, SettingsError
 from tests.client.scripted import Answer, scripted_server
@@ -221,19 +222,19 @@ def test_a_port_in_use_is_told() -> None:
 def test_ctrl_c_ends_a_command_without_a_word(
     gyoza: Gyoza, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(_server_url: str | None, _api_key: str | None) -> None:
+    def interrupted(_server: Server) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gyoza.cli.runs.connect", interrupted)
+    monkeypatch.setattr(Server, "connect", interrupted)
     result = gyoza("runs", "list")
     assert (result.code, result.out) == (ExitCode.INTERRUPTED, "")
     assert "Traceback" not in result.err
 
 
 def test_a_bug_is_not_hidden(gyoza: Gyoza, monkeypatch: pytest.MonkeyPatch) -> None:
-    def bug(_server_url: str | None, _api_key: str | None) -> None:
+    def bug(_server: Server) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("gyoza.cli.runs.connect", bug)
+    monkeypatch.setattr(Server, "connect", bug)
     with pytest.raises(ZeroDivisionError):
         gyoza("runs", "list")

@@ -16,7 +16,7 @@ import pytest
 from gyoza.cli.errors import ExitCode
 from gyoza.cli.follow import follow_run
 from gyoza.cli.main import main
-from gyoza.client import GyozaClient
+from gyoza.client import Access, GyozaClient
 from gyoza.models import EventType, OpRun
 
 from .conftest import Gyoza, Result, Watched
@@ -222,4 +222,4 @@ def test_a_run_that_is_over_shows_its_end_at_once(gyoza: Gyoza, url: str) -> Non
     with GyozaClient(url, KEY) as client:
         run_id = client.create_run("image", {})["id"]
         client.cancel_run(run_id)
-    assert follow_run((url, KEY), run_id) is ExitCode.FAILED
+    assert follow_run(Access(url=url, api_key=KEY), run_id) is ExitCode.FAILED

@@ -78,12 +78,13 @@ def interrupted_once(
     return code
 
 
-def test_a_server_serves_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_serves_until_ctrl_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def look(said: str) -> None:
         with GyozaClient(url_in(said), KEY) as client:
             assert client.list_workers() == []
 
-    command = ["server", "start", "--port", "0", "--api-key", KEY]
+    (tmp_path / "key").write_text(KEY)
+    command = ["server", "start", "--port", "0", "--api-key-file", str(tmp_path / "key")]
     assert interrupted_once(monkeypatch, "API key", look, *command) == ExitCode.OK
 
 

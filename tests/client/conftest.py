@@ -9,6 +9,12 @@ from gyoza.client import AsyncGyozaClient, GyozaClient, credentials
 
 from .scripted import Answer, Scripted, scripted_server
 
+PROXIES = [
+    variable
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    for variable in (name, name.upper())
+]
+
 
 class Send(Protocol):
     """Calls a method by name on the client under test."""
@@ -25,7 +31,9 @@ def server() -> Iterator[Scripted]:
 @pytest.fixture(autouse=True)
 def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user without a key, a server or a data directory."""
-    for name in ("GYOZA_SERVER_URL", "GYOZA_API_KEY", "GYOZA_API_KEY_FILE"):
+    for name in ("SERVER_URL", "API_KEY", "API_KEY_FILE", "CA_FILE", "CLIENT_CERT", "CLIENT_KEY"):
+        monkeypatch.delenv(f"GYOZA_{name}", raising=False)
+    for name in ("CREDENTIALS_DIRECTORY", *PROXIES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     return credentials.data_dir()

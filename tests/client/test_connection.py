@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from gyoza.client import (
+    Access,
     AsyncGyozaClient,
     ClientError,
     CredentialsError,
@@ -11,7 +12,8 @@ from gyoza.client import (
     InvalidServerUrl,
     gyoza_client,
 )
-from gyoza.client.connection import DEFAULT_URL, Connection, key_for
+from gyoza.client.access import DEFAULT_URL
+from gyoza.client.connection import Connection
 from gyoza.client.credentials import find_api_key, stored_api_key, stored_key_path
 
 from .scripted import Answer, scripted_server
@@ -25,22 +27,22 @@ def stored(data_dir: Path) -> str:
 
 
 def test_without_a_word_the_client_goes_to_port_5555_of_this_machine_without_a_key() -> None:
-    assert Connection.resolve(None) == Connection(DEFAULT_URL)
+    assert Connection.resolve(Access()) == Connection(DEFAULT_URL)
 
 
 def test_the_environment_names_the_server_and_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GYOZA_SERVER_URL", "https://gyoza.example/base/")
     monkeypatch.setenv("GYOZA_API_KEY", " secret ")
-    connection = Connection.resolve(None)
+    connection = Connection.resolve(Access())
     assert (connection.url, connection.api_key) == ("https://gyoza.example/base", "secret")
 
 
 def test_the_key_can_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-file\n")
     monkeypatch.setenv("GYOZA_API_KEY_FILE", str(tmp_path / "key"))
-    assert Connection.resolve(None).api_key == "from-file"
+    assert Connection.resolve(Access()).api_key == "from-file"
     monkeypatch.setenv("GYOZA_API_KEY", "from-variable")
-    assert Connection.resolve(None).api_key == "from-variable"
+    assert Connection.resolve(Access()).api_key == "from-variable"
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
@@ -58,7 +60,7 @@ def test_a_key_file_that_cannot_be_read_is_named(
 @pytest.mark.parametrize("key", ["käy", "two\nlines"])
 def test_a_key_that_http_cannot_carry_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(CredentialsError, match="printable ASCII") as caught:
-        Connection.resolve("http://localhost", key)
+        Connection.resolve(Access(url="http://localhost", api_key=key))
     assert key not in str(caught.value)
 
 
@@ -67,7 +69,7 @@ def test_the_stored_key_goes_to_servers_on_this_machine(
     monkeypatch: pytest.MonkeyPatch, stored: str, url: str
 ) -> None:
     monkeypatch.setenv("GYOZA_SERVER_URL", url)
-    assert Connection.resolve(None).api_key == stored
+    assert Connection.resolve(Access()).api_key == stored
     assert find_api_key() == stored
 
 
@@ -76,15 +78,14 @@ def test_the_stored_key_goes_to_no_other_machine(
     monkeypatch: pytest.MonkeyPatch, stored: str, url: str
 ) -> None:
     monkeypatch.setenv("GYOZA_SERVER_URL", url)
-    assert Connection.resolve(None).api_key is None
-    assert key_for(url) is None
+    assert Connection.resolve(Access()).api_key is None
 
 
 def test_a_server_given_in_code_gets_no_key_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, stored: str
 ) -> None:
     monkeypatch.setenv("GYOZA_API_KEY", "secret")
-    assert Connection.resolve("http://localhost:5555").api_key is None
+    assert GyozaClient("http://localhost:5555").connection.api_key is None
 
 
 def test_an_empty_stored_key_is_none(stored: str) -> None:
@@ -97,7 +98,7 @@ def test_an_empty_stored_key_is_none(stored: str) -> None:
 )
 def test_an_address_that_is_no_url_of_a_server_is_refused(url: str) -> None:
     with pytest.raises(InvalidServerUrl, match="GYOZA_SERVER_URL"):
-        Connection.resolve(url)
+        Connection.resolve(Access(url=url))
 
 
 def test_a_context_for_tls_is_handed_to_httpx() -> None:
@@ -120,7 +121,7 @@ async def test_a_client_that_was_never_used_closes_without_reading_the_environme
 def test_the_ready_made_client_reads_the_environment_at_its_first_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gyoza_client, "_given", (None, None, 30.0, True))
+    monkeypatch.setattr(gyoza_client, "_access", Access())
     monkeypatch.setenv("GYOZA_SERVER_URL", "not a url")
     with pytest.raises(ClientError):
         gyoza_client.health()

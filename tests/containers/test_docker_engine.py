@@ -75,20 +75,6 @@ async def test_a_container_that_exceeds_its_memory_is_reported_so(docker_bench: 
     assert (ended.exit_code, ended.oom_killed) == (137, True)
 
 
-def test_gpus_are_asked_for_by_their_ids_in_one_request() -> None:
-    body = container_body(ContainerSpec(name="x", image="y", gpu_ids=[0, 3], env={"A": "b"}))
-    assert body["HostConfig"]["DeviceRequests"] == [
-        {"Driver": "", "Count": 0, "DeviceIDs": ["0", "3"], "Capabilities": [["gpu"]]}
-    ]
-    assert body["Env"] == ["A=b", "NVIDIA_VISIBLE_DEVICES=0,3"]
-
-
-def test_a_container_without_gpus_sees_none_even_if_it_asks_for_all() -> None:
-    body = container_body(ContainerSpec(name="x", image="y", env={"NVIDIA_VISIBLE_DEVICES": "all"}))
-    assert "DeviceRequests" not in body["HostConfig"]
-    assert body["Env"] == ["NVIDIA_VISIBLE_DEVICES=void"]
-
-
 def test_a_volume_is_a_path_of_the_host_or_a_name() -> None:
     body = container_body(
         ContainerSpec(name="x", image="y", volumes={"/a:b": "/data", "cache": "/cache"})

@@ -60,7 +60,7 @@ def open_system(tmp_path: Path) -> OpenSystem:
 
     @asynccontextmanager
     async def open_it(
-        server: ServerSettings | None = None, tls: ssl.SSLContext | bool = True, **settings: Any
+        server: ServerSettings | None = None, tls: ssl.SSLContext | None = None, **settings: Any
     ) -> AsyncGenerator[System]:
         server = server or ServerSettings(
             port=0, database_url=f"sqlite:///{tmp_path}/server.sqlite3", api_key=KEY

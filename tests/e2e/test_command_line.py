@@ -17,8 +17,8 @@ PROGRESS = 'echo words; echo \'::gyoza::{"type": "PROGRESS", "msg": 40}\'; '
 
 
 def gyoza(system: System, *arguments: str) -> list[str]:
-    options = ["--server-url", system.url, "--api-key", KEY]
-    return [sys.executable, "-m", "gyoza.cli.main", arguments[0], *options, *arguments[1:]]
+    command = ["env", f"GYOZA_API_KEY={KEY}", sys.executable, "-m", "gyoza.cli.main"]
+    return [*command, arguments[0], "--server-url", system.url, *arguments[1:]]
 
 
 async def call(system: System, *arguments: str) -> "subprocess.CompletedProcess[bytes]":

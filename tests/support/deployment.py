@@ -79,6 +79,12 @@ class Deployment:
                 env=self._environment | environment,
             )
 
+    @property
+    def pid(self) -> int:
+        """The process of the worker's present life."""
+        assert self._process is not None
+        return self._process.pid
+
     async def kill(self) -> None:
         """End the worker by SIGKILL."""
         if self._process is not None:

@@ -29,6 +29,7 @@ class SmallServer:
     url: str = ""
     on_claim: Callable[[], None] | None = None
     generous: bool = False
+    hand_out: Any = None
     keeps_logs: bool = False
     logs: dict[str, str] = field(default_factory=dict[str, str])
     changes: list[Json] = field(default_factory=list[Json])
@@ -110,6 +111,9 @@ class SmallServer:
                 states = self.told_at_heartbeats
                 return 200, {"states": states} if states else {}
             case "POST", ["workers", _, "claim"]:
+                if self.hand_out is not None:
+                    given, self.hand_out = self.hand_out, None
+                    return 200, {"runs": given}
                 free = [r for r in self.runs.values() if r["id"] not in self._claimed]
                 given = free if self.generous else free[: body["max_runs"]]
                 self._claimed |= {run["id"] for run in given}

@@ -126,7 +126,7 @@ async def test_a_worker_never_has_more_runs_than_slots(
     ]
 
 
-async def test_runs_that_cannot_be_read_are_left_out_and_the_rest_is_run(
+async def test_runs_that_cannot_be_read_are_left_out_or_refused_and_the_rest_is_run(
     server: SmallServer,
     engine: FakeContainerEngine,
     start_worker: StartWorker,
@@ -139,7 +139,8 @@ async def test_runs_that_cannot_be_read_are_left_out_and_the_rest_is_run(
     with trio.fail_after(10):
         async with start_worker():
             await server.wait_for_event("COMPLETED", "run-1")
-    assert caplog.text.count("cannot be read") == 2
+    assert caplog.text.count("cannot be read") == 1
+    assert (await server.wait_for_event("FAILED", "run-0"))["payload"]["reason"] == "POLICY"
 
 
 async def test_a_run_claimed_twice_is_run_once(

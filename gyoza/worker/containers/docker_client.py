@@ -1,6 +1,7 @@
 """The docker-py client: made from the environment, its errors told in our own words."""
 
 import http.client
+import os
 import ssl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -42,8 +43,15 @@ def connect(timeout_s: float, pool_size: int) -> Any:
     Args:
         timeout_s: Longest wait for a connection and for each part of an answer.
         pool_size: How many requests may be under way at once.
+
+    Raises:
+        EngineUnavailable: If the variables ask for TLS that trusts everybody.
     """
     settings: dict[str, Any] = _utils.kwargs_from_env()
+    if "tls" in settings and not settings["tls"].verify:
+        raise EngineUnavailable(
+            "With DOCKER_CERT_PATH alone any engine would be believed; set DOCKER_TLS_VERIFY=1."
+        )
 
     def client_for(version: str) -> Any:
         client = _docker.APIClient(
@@ -123,6 +131,12 @@ def _translate(error: Exception, host: str) -> EngineError:
     def caused_by(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
+    # First, since the error about a certificate is a ValueError as well.
+    if caused_by(ssl.SSLError, requests.exceptions.SSLError):
+        return EngineUnavailable(
+            f"No secure connection to the Docker Engine at {host};"
+            f" check DOCKER_TLS_VERIFY and DOCKER_CERT_PATH ({causes[-1]})."
+        )
     if caused_by(ValueError, KeyError):  # an answer that makes no sense
         return EngineUnavailable(f"What answers at {host} is not a Docker Engine.")
     if caused_by(PermissionError):
@@ -130,18 +144,18 @@ def _translate(error: Exception, host: str) -> EngineError:
             f"The Docker Engine at {host} does not permit access; add your user to the group"
             " docker and log in again, or use sudo."
         )
-    if caused_by(ssl.SSLError, requests.exceptions.SSLError):
-        return EngineUnavailable(
-            f"No secure connection to the Docker Engine at {host};"
-            f" check DOCKER_TLS_VERIFY and DOCKER_CERT_PATH ({causes[-1]})."
-        )
     if caused_by(FileNotFoundError, ConnectionRefusedError, urllib3.exceptions.NameResolutionError):
         return EngineUnavailable(
             f"No Docker Engine answers at {host}; start Docker or set DOCKER_HOST."
         )
     if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
         return EngineUnavailable(f"The Docker Engine at {host} did not answer in time.")
-    return EngineUnavailable(f"The connection to the Docker Engine at {host} broke: {causes[-1]}.")
+    # An engine that refuses a certificate may be gone before its reason is read.
+    hint = "; see whether it accepts the certificate in DOCKER_CERT_PATH"
+    return EngineUnavailable(
+        f"The connection to the Docker Engine at {host} broke: {causes[-1]}"
+        f"{hint if os.environ.get('DOCKER_TLS_VERIFY') else ''}."
+    )
 
 
 def _refusal(error: Any, host: str) -> EngineError:

@@ -1,6 +1,7 @@
 """The Docker Engine behind the contract of `engine.py`, by docker-py in threads."""
 
 import json
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import trio
 
 from gyoza.worker.containers.docker_client import post, registry_headers, words_of
 from gyoza.worker.containers.docker_pull import pull_error, read_pull, split_reference
-from gyoza.worker.containers.docker_requests import container_body
+from gyoza.worker.containers.docker_requests import container_body, refuse_sockets
 from gyoza.worker.containers.docker_streams import attach, logs
 from gyoza.worker.containers.docker_threads import DockerThreads
 from gyoza.worker.containers.docker_wait import wait_for_exit
@@ -27,6 +28,8 @@ from gyoza.worker.containers.engine import (
 )
 
 _errors: Any = docker.errors
+
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -134,12 +137,16 @@ class DockerEngine:
     async def create(self, spec: ContainerSpec) -> str:
         """See `ContainerEngine.create`; once sent it is not cancelled, so that the id is known."""
         await trio.lowlevel.checkpoint()
+        refuse_sockets(spec.volumes, self._docker.host)
         body = container_body(spec)
         created = await self._docker.ask(
             lambda client: client.create_container_from_config(body, spec.name),
             slow=True,
             shield=True,
         )
+        warnings: list[str] = created.get("Warnings") or []
+        for warning in warnings:
+            logger.warning("The Docker Engine warns of container %s: %s", spec.name, warning)
         return created["Id"]
 
     def attach(self, container_id: str) -> AbstractAsyncContextManager[LogStream]:

@@ -25,7 +25,13 @@ class ContainerSpec:
         volumes: Host path to container path, writable.
         cpu: CPU limit in cores; None for no limit.
         ram_mb: Memory limit in MB, swap included; None for no limit.
-        gpu_ids: GPUs it may use, and no others.
+        network: The engine's network it is in.
+        user: In place of the image's user; None for that one.
+        runtime: The engine's runtime; None for its default.
+        read_only: Its root file system is, but for a small `/tmp` in memory.
+        pids_limit: Processes and threads it may have.
+        shm_mb: Size of its `/dev/shm` in MB.
+        gpus: Names of the GPUs it may use, and no others: UUIDs, or indexes where there are none.
     """
 
     name: str
@@ -36,7 +42,13 @@ class ContainerSpec:
     volumes: Mapping[str, str] = field(default_factory=dict[str, str])
     cpu: float | None = None
     ram_mb: int | None = None
-    gpu_ids: list[int] = field(default_factory=list[int])
+    gpus: list[str] = field(default_factory=list[str])
+    network: str = "bridge"
+    user: str | None = None
+    runtime: str | None = None
+    read_only: bool = False
+    pids_limit: int = 4096
+    shm_mb: int = 64
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The labels and the name of every container of ours, made here and nowhere else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -8,6 +8,7 @@ WORKER_ID = "gyoza.worker_id"
 RUN_ID = "gyoza.run_id"
 ATTEMPT = "gyoza.attempt"
 SERVER = "gyoza.server"
+GPUS = "gyoza.gpus"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,19 @@ class ContainerIdentity:
             )
         except (KeyError, ValueError):
             return None
+
+
+def of_gpus(devices: Iterable[str]) -> dict[str, str]:
+    """Return the label that tells which GPUs a container was made for.
+
+    Every container of ours has it: an image can have labels, too, and its own must not count.
+    """
+    return {GPUS: ",".join(devices)}
+
+
+def devices_of(labels: Mapping[str, str]) -> list[str]:
+    """Return the names of the GPUs that a container was made for."""
+    return [device for device in labels.get(GPUS, "").split(",") if device]
 
 
 def of_worker(worker_id: str) -> dict[str, str]:

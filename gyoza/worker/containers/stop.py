@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import trio
 
-from gyoza.worker.containers.engine import ContainerEngine
+from gyoza.worker.containers.engine import ContainerEngine, ContainerExit
 from gyoza.worker.containers.outages import through_outages
 from gyoza.worker.errors import ContainerNotFound
 
@@ -17,7 +17,9 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
-async def stop_container(engine: ContainerEngine, container_id: str, grace_s: float) -> None:
+async def stop_container(
+    engine: ContainerEngine, container_id: str, grace_s: float
+) -> ContainerExit | None:
     """Stop a container that was started; it has exited, or is gone, when this returns.
 
     The grace period begins when the engine has taken the stop signal.
@@ -27,6 +29,9 @@ async def stop_container(engine: ContainerEngine, container_id: str, grace_s: fl
         container_id: Its id or name.
         grace_s: Seconds between the stop signal and SIGKILL; 0 kills at once.
 
+    Returns:
+        How it ended; None if it is gone.
+
     Raises:
         EngineError: If the engine refuses.
     """
@@ -34,12 +39,11 @@ async def stop_container(engine: ContainerEngine, container_id: str, grace_s: fl
         if grace_s > 0:
             await _through_outages(engine.ask_to_stop, container_id)
             with trio.move_on_after(grace_s):
-                await engine.wait(container_id)
-                return
+                return await engine.wait(container_id)
         await _through_outages(engine.kill, container_id)
-        await engine.wait(container_id)
+        return await engine.wait(container_id)
     except ContainerNotFound:
-        return
+        return None
 
 
 async def remove_container(engine: ContainerEngine, container_id: str) -> None:

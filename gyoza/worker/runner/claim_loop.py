@@ -7,17 +7,20 @@ from typing import Any
 import trio
 
 from gyoza.client import ApiError, ClientError
-from gyoza.models import OpRun, check_id
+from gyoza.models import OpRun
 from gyoza.worker.backoff import Backoff
+from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.errors import PolicyRefused
 from gyoza.worker.runner.active_runs import CancelReason
-from gyoza.worker.runner.run_task import give_back, identity_of, run_op
+from gyoza.worker.runner.claimed import UnreadableRun, read_run, run_id_of
+from gyoza.worker.runner.run_task import give_back, identity_of, refuse, run_op
 from gyoza.worker.runner.worker import Worker
 
 WAIT_S = 30.0
 """Seconds the server may hold a claim open until there is a run."""
 
 MIN_PERIOD_S = 1.0
-"""Least seconds between empty claims, for a server that answers them at once."""
+"""Least seconds between claims that bring nothing, for a server that answers them at once."""
 
 DRAIN_S = 5.0
 """Seconds in which the claim in flight is answered after a drain has begun."""
@@ -82,26 +85,34 @@ async def _claim_once(worker: Worker, runs: trio.Nursery, backoff: Backoff, left
     backoff.reset()
     started = 0
     for data in claimed:
-        if run := _read(data):
+        if run := await _read(worker, data):
             started += await _start(worker, runs, run)
             if started == left:
                 logger.info("That was the last run to claim: the worker leaves after it.")
                 worker.stop_claiming()
-    if not claimed:
+    if not started:
         with trio.move_on_at(asked_at + MIN_PERIOD_S):
             await worker.draining.wait()
     return started
 
 
-def _read(data: dict[str, Any]) -> OpRun | None:
-    """Return the run, or None if the server's data is none that could be executed."""
+async def _read(worker: Worker, data: dict[str, Any]) -> OpRun | None:
+    """Return the run; None if it is none that this worker executes, which the server is told.
+
+    A refusal that does not reach the server comes up again: the run is in the next claim's answer.
+    """
     try:
-        run = OpRun.from_dict(data)
-        check_id(run.id, "run id")
-    except (TypeError, ValueError, AttributeError) as error:
+        run_id, attempt = run_id_of(data)
+    except UnreadableRun as error:
         logger.error("The server sent a run that cannot be read: %s", error)
         return None
-    return run
+    try:
+        return read_run(data, worker.settings.policy)
+    except PolicyRefused as refusal:
+        worker_id = worker.settings.worker_id
+        identity = ContainerIdentity(worker_id, run_id, max(attempt, 1), worker.server)
+        await refuse(worker.client, identity, refusal)
+        return None
 
 
 async def _start(worker: Worker, runs: trio.Nursery, run: OpRun) -> bool:
@@ -113,6 +124,9 @@ async def _start(worker: Worker, runs: trio.Nursery, run: OpRun) -> bool:
         await give_back(worker.client, identity, CancelReason.SHUTDOWN)
         return False
     await worker.active.wait_until_gone(run.id)  # an earlier attempt may still be cleaning up
+    if worker.active.free_slots <= 0:  # more than were asked for
+        await give_back(worker.client, identity, "NO_SLOT")
+        return False
     logger.info("Run %s: attempt %d of %s.", run.id, identity.attempt, run.image)
     runs.start_soon(run_op, worker.active.add(run), worker)
     worker.note_claimed()

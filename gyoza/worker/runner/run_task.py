@@ -10,13 +10,14 @@ from pathlib import Path
 import trio
 
 from gyoza.client import ApiError, AsyncGyozaClient, ClientError
-from gyoza.models import OpRun
+from gyoza.models import EventType, OpRun
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.containers.stop import end_containers
 from gyoza.worker.errors import (
     EngineError,
     LeaseLost,
     OpDirNotRemoved,
+    PolicyRefused,
     RunInterrupted,
     WorkDirUnusable,
     WorkerError,
@@ -215,6 +216,26 @@ async def give_back(client: AsyncGyozaClient, identity: ContainerIdentity, reaso
         )
     except (ApiError, ClientError) as error:
         logger.info("Run %s was not given back: %s", identity.run_id, error)
+
+
+async def refuse(
+    client: AsyncGyozaClient, identity: ContainerIdentity, refusal: PolicyRefused
+) -> None:
+    """Report a run FAILED that is not begun, since this worker does not allow it."""
+    logger.warning("Run %s is refused: %s", identity.run_id, refusal)
+    payload = {"reason": refusal.reason, "error_message": str(refusal), "exit_code": None}
+    try:
+        await client.add_event(
+            identity.run_id,
+            EventType.FAILED,
+            str(refusal),
+            payload,
+            worker_id=identity.worker_id,
+            attempt=identity.attempt,
+            seq=0,
+        )
+    except (ApiError, ClientError) as error:
+        logger.info("Run %s: its refusal was not taken: %s", identity.run_id, error)
 
 
 def _context_of(active: ActiveRun) -> ExecutionContext:

@@ -18,6 +18,7 @@ from gyoza.worker.containers.docker_engine import open_docker_engine
 from gyoza.worker.containers.engine import ContainerEngine
 from gyoza.worker.containers.gpus import GpuPool
 from gyoza.worker.containers.pulls import SharedPulls
+from gyoza.worker.errors import SettingsError
 from gyoza.worker.execution_pipeline import Pipeline, execution_pipeline
 from gyoza.worker.execution_pipeline.run_scope import Toolbox
 from gyoza.worker.runner.active_runs import ActiveRuns
@@ -85,18 +86,19 @@ async def open_worker(
     slots = settings.max_concurrency
     async with AsyncExitStack() as stack:
         settings = replace(settings, work_dir=stack.enter_context(hold_work_dir(settings)))
+        client = await stack.enter_async_context(AsyncGyozaClient(settings.access))
+        _check_access(client, settings)
         engine = engine or await stack.enter_async_context(open_docker_engine(concurrency=slots))
         info = await engine.info()
         readiness = Readiness()
         engine_watch = EngineWatch(engine, readiness)
         disks = [settings.work_dir, Path(info.data_root)]
-        server = (settings.server_url, settings.api_key)
         tools = Toolbox(
             settings=settings,
             engine=engine,
             pulls=SharedPulls(engine, await stack.enter_async_context(trio.open_nursery())),
             gpus=GpuPool(context.resources.gpus),
-            client=await stack.enter_async_context(AsyncGyozaClient(*server)),
+            client=client,
             files=trio.CapacityLimiter(FILE_THREADS),
             doubt_engine=engine_watch.doubt,
         )
@@ -104,12 +106,24 @@ async def open_worker(
             tools=tools,
             pipeline=pipeline,
             context=context,
-            heartbeats=await stack.enter_async_context(AsyncGyozaClient(*server, HEARTBEAT_S)),
+            heartbeats=await stack.enter_async_context(
+                AsyncGyozaClient(settings.access, timeout=HEARTBEAT_S)
+            ),
             active=ActiveRuns(context, slots),
             readiness=readiness,
             engine_watch=engine_watch,
             disk_watch=DiskWatch(disks, settings.min_free_mb, readiness),
         )
+
+
+def _check_access(client: AsyncGyozaClient, settings: WorkerSettings) -> None:
+    """Read key and certificates now: later on, what is wrong with them would be waited out."""
+    try:
+        client.check()
+    except ClientError as error:
+        raise SettingsError(str(error)) from error
+    for warning in settings.access.warnings:
+        logger.warning("%s", warning)
 
 
 def _with_resources(context: WorkerContext | None) -> WorkerContext:

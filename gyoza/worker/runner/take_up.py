@@ -1,9 +1,9 @@
 """Takes up what an earlier life of this worker has left: its runs go on where they were.
 
-The run directories tell what was under way. Recalled runs hold their slots and GPUs and are in the
-very first heartbeat, so that their leases go on; then the server is asked for each whether it is
-still this worker's. If so, the same task as for any run does what is left of it; if not, its
-container and directory are removed.
+The run directories tell what was under way. Recalled runs hold their slots and are in the very
+first heartbeat, so that their leases go on; their containers hold their GPUs. Then the server is
+asked for each whether it is still this worker's. If so, the same task as for any run does what is
+left of it; if not, its container and directory are removed.
 """
 
 import logging
@@ -33,7 +33,7 @@ class Recalled:
 
 
 async def recall_runs(worker: Worker) -> list[Recalled]:
-    """Read the run directories and take slots and GPUs for what they tell of.
+    """Read the run directories and take slots for what they tell of.
 
     Called before the first heartbeat, under the lock of the worker's directory.
     """
@@ -41,7 +41,6 @@ async def recall_runs(worker: Worker) -> list[Recalled]:
     records = await trio.to_thread.run_sync(_load, work_dir, limiter=worker.tools.files)
     recalled: list[Recalled] = []
     for record in records:
-        worker.tools.gpus.reserve(record.gpu_ids)
         recalled.append(Recalled(worker.active.add(record.run), record))
         recalled[-1].active.record = record
     return recalled
@@ -72,14 +71,11 @@ def _records(work_dir: Path) -> Iterator[RunRecord]:
 async def take_up(recalled: Recalled, worker: Worker) -> None:
     """Do what is left of a run, or remove it; returns when its slot is free."""
     active, record = recalled.active, recalled.record
-    try:
-        if record.end or await _is_ours(active, worker):
-            logger.info("Run %s is taken up where it was.", active.run.id)
-        else:
-            active.trip(CancelReason.LEASE_LOST)
-        await run_op(active, worker, record)
-    finally:
-        worker.tools.gpus.release(record.gpu_ids)
+    if record.end or await _is_ours(active, worker):
+        logger.info("Run %s is taken up where it was.", active.run.id)
+    else:
+        active.trip(CancelReason.LEASE_LOST)
+    await run_op(active, worker, record)
 
 
 async def _is_ours(active: ActiveRun, worker: Worker) -> bool:

@@ -1,0 +1,111 @@
+"""Answers of the server: read up to a limit, judged, and understood. The server may be hostile."""
+
+import json
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import httpx
+
+from gyoza.client.endpoints import SMALL, Call
+from gyoza.client.errors import ApiError, ForeignAnswer, UnexpectedAnswer
+
+T = TypeVar("T")
+
+MAX_SENTENCE = 1000
+"""Characters of an error's sentence that are told on."""
+
+
+class Body:
+    """Gathers the body of an answer.
+
+    Args:
+        response: Whose body is read.
+        max_bytes: What is larger is refused.
+
+    Raises:
+        UnexpectedAnswer: If it is compressed, which no client asks for.
+    """
+
+    def __init__(self, response: httpx.Response, max_bytes: int) -> None:
+        self._response = response
+        self._max_bytes = max_bytes if response.is_success else SMALL
+        self._content = bytearray()
+        check_encoding(response)
+
+    def add(self, part: bytes) -> bool:
+        """Take in the next part; return whether there may be more."""
+        self._content += part
+        return len(self._content) <= self._max_bytes
+
+    def whole(self) -> httpx.Response:
+        """Return the response with its whole body.
+
+        Raises:
+            UnexpectedAnswer: If it is too large.
+        """
+        if len(self._content) > self._max_bytes:
+            raise UnexpectedAnswer(
+                f"{self._response.request.url} answers with more than {self._max_bytes} bytes, "
+                "which no gyoza server does; check GYOZA_SERVER_URL."
+            )
+        known = self._response.extensions
+        return httpx.Response(
+            self._response.status_code,
+            headers=self._response.headers,
+            content=bytes(self._content),
+            request=self._response.request,
+            extensions={"reason_phrase": known.get("reason_phrase", b"")},
+        )
+
+
+def check_encoding(response: httpx.Response) -> None:
+    """Refuse what is compressed: nobody has asked for it, and it may be endless.
+
+    Raises:
+        UnexpectedAnswer: If it is.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnexpectedAnswer(
+            f"{response.request.url} answers compressed ({encoding[:20]}), which was not asked for;"
+            " check GYOZA_SERVER_URL and any proxy on the way."
+        )
+
+
+def read_answer(call: Call[T], response: httpx.Response) -> T:
+    """Return what the call's answer says.
+
+    Raises:
+        ApiError: For an error status.
+        UnexpectedAnswer: If a success is not what a gyoza server would send.
+    """
+    judge(response)
+    try:
+        return call.parse(response)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UnexpectedAnswer(
+            f"{response.request.url} did not answer as a gyoza server does; check GYOZA_SERVER_URL."
+        ) from error
+
+
+def judge(response: httpx.Response) -> None:
+    """Raise `ApiError` with the server's sentence unless the answer is a success."""
+    if response.is_success:
+        return
+    detail: Any = None
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        detail = json.loads(response.content)["detail"]
+    if isinstance(detail, str):
+        raise ApiError(response, _plain(detail))
+    status = _plain(f"{response.status_code} {response.reason_phrase}".rstrip())
+    raise ForeignAnswer(
+        response,
+        f"{response.request.url} answered {status}, not in the words of a gyoza server; "
+        "check GYOZA_SERVER_URL.",
+    )
+
+
+def _plain(sentence: str) -> str:
+    """Return the server's words as one line without control characters, of bounded length."""
+    line = "".join(c if c.isprintable() else " " for c in sentence[: MAX_SENTENCE + 1])
+    return line if len(line) <= MAX_SENTENCE else line[:MAX_SENTENCE] + "…"

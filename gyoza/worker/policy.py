@@ -1,0 +1,66 @@
+"""What this worker lets the containers of ops be and have, whatever a server asks for."""
+
+import re
+from dataclasses import dataclass, field
+
+from gyoza.worker.containers.image_names import is_allowed, is_reference
+from gyoza.worker.errors import PolicyRefused, SettingsError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerPolicy:
+    """The worker's policy for containers; part of its settings.
+
+    Attributes:
+        allow_images: Patterns of the images that may run, as `is_allowed` reads them; none for any.
+        network: The engine's network that containers are in; `none` for no network.
+        user: `UID` or `UID:GID`, names too, in place of the image's own; None for that.
+        runtime: The engine's runtime, such as gVisor's `runsc`; None for its default.
+        read_only: The root file system is read-only, with a small `/tmp` in memory.
+        pids_limit: Processes and threads that one container may have.
+        shm_mb: Size of its `/dev/shm` in MB.
+        max_cpu: Most CPU cores one run gets, and what one gets that asks for none; None for all.
+        max_ram_mb: The same for its memory in MB.
+    """
+
+    allow_images: list[str] = field(default_factory=list[str])
+    network: str = "bridge"
+    user: str | None = None
+    runtime: str | None = None
+    read_only: bool = False
+    pids_limit: int = 4096
+    shm_mb: int = 64
+    max_cpu: float | None = None
+    max_ram_mb: int | None = None
+
+    def __post_init__(self) -> None:
+        for what, value, pattern in (
+            ("network", self.network, _NAME),
+            ("user", self.user, _USER),
+            ("runtime", self.runtime, _NAME),
+        ):
+            if value is not None and not pattern.fullmatch(value):
+                raise SettingsError(f"The setting {what} cannot be {value!r}.")
+
+    def require_allowed(self, image: str, cpu: float | None, ram_mb: float | None) -> None:
+        """Do nothing if such a run may be executed here.
+
+        Raises:
+            PolicyRefused: If not; says which setting would allow it.
+        """
+        if not is_reference(image):
+            raise PolicyRefused(f"{image[:80]!a} is not the name of an image.")
+        if not is_allowed(image, self.allow_images):
+            raise PolicyRefused(
+                f"This worker does not run the image {image}: its setting allow_images has no "
+                "pattern for it."
+            )
+        for what, asked, most in (("cpu", cpu, self.max_cpu), ("ram_mb", ram_mb, self.max_ram_mb)):
+            if asked is not None and most is not None and asked > most:
+                raise PolicyRefused(
+                    f"The run asks for {what} {asked:g} and this worker gives {most:g} at most: "
+                    f"its setting max_{what}."
+                )
