@@ -3,9 +3,11 @@
 import errno
 import json
 import re
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -14,13 +16,15 @@ from hypothesis import strategies as st
 
 from gyoza.client import AsyncGyozaClient
 from gyoza.models import OpRun
+from gyoza.op import MAX_DEPTH
 from gyoza.testing import open_fake_engine
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.logs.demultiplexer import STDERR, STDOUT, Demultiplexer
 from gyoza.worker.logs.events import MAX_EVENT, PREFIX, EventParser, OpEvent, parse_event
-from gyoza.worker.logs.output import ContainerOutput
+from gyoza.worker.logs.masker import Secrets
+from gyoza.worker.logs.output import BREATH, ContainerOutput
 from gyoza.worker.logs.spool import LogSpool
-from gyoza.worker.logs.tail import Tail, last_lines
+from gyoza.worker.logs.tail import MAX_TAIL, Tail, last_lines
 from gyoza.worker.reports.events import EventReporter
 from gyoza.worker.run_record import RunRecord
 
@@ -94,12 +98,79 @@ def test_both_streams_are_told_apart_wherever_blocks_are_cut(
         b'{"type": ["INFO"], "msg": "x"}',
         b"[" * 100_000,
         b'{"type": "INFO", "msg": "\xff"}',
+        b'{"type": "INFO", "msg": "\xed\xa0\x80"}',
+        b'{"type": "INFO", "msg": "x", "payload": {"n": 1e999}}',
+        b'{"type": "INFO", "msg": "x", "payload": {"n": ' + b"9" * 4000 + b"}}",
+        b'{"type": "PROGRESS", "msg": ' + b"9" * 5000 + b"}",
+        b'{"type": "INFO", "msg": "x", "payload": ' + b'{"a":' * 100 + b"1" + b"}" * 101,
+        b'{"type": "INFO", "msg": "x", "payload": {"a": [' + b"0," * 6000 + b"0]}}",
+        b'::gyoza::{"type": "INFO", "msg": "nested"}',
+        b'{"type": "INFO", "msg": "x"}\x00',
+        b'\xef\xbb\xbf{"type": "INFO", "msg": "x"}',
+        '{"type": "INFO", "msg": "x"}'.encode("utf-16"),
+        b'{"type": "INFO", "msg": "x"} {"type": "INFO", "msg": "y"}',
+        b'{"type": "RETRIED", "msg": "x"}',
+        b'{"type": "CANCELLED", "msg": "x"}',
     ],
 )
 def test_a_line_that_is_no_event_an_op_may_send_stays_a_log_line(line: bytes) -> None:
     line = (PREFIX + line)[:MAX_EVENT] + b"\n"
     parser = EventParser()
     assert [*parser.feed(line), *parser.close()] == [line]
+
+
+@pytest.mark.parametrize(
+    "before", [b"\r", b"\x1b[2K", b"\x1b[0m", b" ", b"\xef\xbb\xbf", b"\0", b"50%\r"]
+)
+def test_a_line_is_an_event_only_if_the_prefix_is_its_very_first(before: bytes) -> None:
+    parser = EventParser()
+    line = before + INFO + b"\n"
+    assert b"".join(cast("Iterator[bytes]", parser.feed(line))) == line
+
+
+def test_a_payload_may_nest_as_deep_as_the_helper_of_ops_lets_it() -> None:
+    def nested(depth: int) -> bytes:
+        payload = b'{"a":' * depth + b"1" + b"}" * depth
+        return PREFIX + b'{"type": "INFO", "msg": "x", "payload": ' + payload + b"}"
+
+    assert parse_event(nested(MAX_DEPTH))
+    assert not parse_event(nested(MAX_DEPTH + 1))
+
+
+def test_an_event_touches_no_run_but_its_own() -> None:
+    claimed = b'{"type": "INFO", "msg": "x", "run_id": "other", "worker_id": "w", "attempt": 9}'
+    assert parse_event(PREFIX + claimed + b"\r\n") == OpEvent("INFO", "x")
+
+
+def test_an_event_that_comes_byte_by_byte_is_searched_once() -> None:
+    event = PREFIX + json.dumps({"type": "INFO", "msg": "x" * 60_000}).encode()
+    parser = EventParser()
+    for at in range(len(event)):
+        assert not [*parser.feed(event[at : at + 1])]
+    assert parser.held == len(event)
+    assert [type(item) for item in parser.feed(b"\n")] == [OpEvent]
+    for _ in range(2):
+        ordinary = [item for _ in range(MAX_EVENT + 1) for item in parser.feed(PREFIX[:1])]
+        assert b"".join(cast("list[bytes]", ordinary)) == b":" * (MAX_EVENT + 1)
+        assert [*parser.feed(b"\n")] == [b"\n"]
+
+
+def test_a_prefix_without_an_end_is_held_no_longer_than_an_event_may_be() -> None:
+    parser = EventParser()
+    assert not [*parser.feed(PREFIX)]
+    told = b""
+    for _ in range(3 * MAX_EVENT // 1000):
+        told += b"".join(cast("Iterator[bytes]", parser.feed(b"x" * 1000)))
+        assert parser.held <= MAX_EVENT
+    assert told == PREFIX + b"x" * (len(told) - len(PREFIX))
+    assert parser.held == 0
+
+
+def test_frames_of_one_stream_in_a_row_are_taken_as_one() -> None:
+    frames = b"".join(frame(STDOUT, b"x") for _ in range(1000)) + frame(STDERR, b"")
+    frames += frame(STDERR, b"e") + frame(STDOUT, b"y")
+    pieces = [*Demultiplexer().feed(frames)]
+    assert pieces == [(STDOUT, b"x" * 1000), (STDERR, b"e"), (STDOUT, b"y")]
 
 
 def test_an_event_longer_than_the_cap_is_a_log_line_and_the_next_one_counts() -> None:
@@ -110,13 +181,50 @@ def test_an_event_longer_than_the_cap_is_a_log_line_and_the_next_one_counts() ->
     assert [type(item) for item in parser.feed(INFO + b"\n")] == [OpEvent]
 
 
-def test_the_tail_keeps_the_end() -> None:
+def test_the_tail_keeps_the_end_and_says_what_is_missing() -> None:
     tail = Tail(limit=10)
-    for word in ("one ", "two ", "three ", "four"):
+    for word in ("", "one ", "two"):
         tail.add(word)
-    assert tail.text() == "three four"
+    assert tail.text() == tail.end() == "one two"
+    tail.add(" three ")
+    tail.add("four")
+    assert tail.end() == "three four"
+    assert tail.text() == "[gyoza: the log before this is cut here]\nthree four"
     assert last_lines("a\nb\nc\n", lines=2) == "b\nc"
     assert last_lines("x" * 9000, chars=10) == "x" * 10
+
+
+def test_a_tail_of_many_small_pieces_takes_no_more_room_than_its_text() -> None:
+    tail = Tail()
+    tracemalloc.start()
+    for number in range(500_000):
+        tail.add(f"{number % 90 + 10}\n")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(tail.end()) == MAX_TAIL
+    assert tail.end().endswith(f"\n{499_998 % 90 + 10}\n{499_999 % 90 + 10}\n")
+    assert peak < 4_000_000
+
+
+@pytest.mark.parametrize("lost", [0, 3_000_000])
+def test_the_end_of_a_log_cut_before_a_restart_is_told_once(tmp_path: Path, lost: int) -> None:
+    """What the tail holds from before the cut is in the spool already."""
+    cap = 2 * MAX_TAIL
+    spool = LogSpool(tmp_path / "log", cap=cap)
+    spool.append("a" * cap)
+    if lost:
+        spool.append("b" * lost)
+    again = LogSpool(tmp_path / "log", spool.size, spool.cut, cap)
+    spool.close()
+    tail = Tail.after(again)
+    for text in ("c" * 10, "the end"):
+        again.append(text)
+        tail.add(text)
+    again.finish(tail.end())
+    mark = f"\n[gyoza: {lost} bytes of the log are cut here]\n" if lost else ""
+    assert again.read(cap, MAX_TAIL) == mark + "c" * 10 + "the end"
+    assert tail.text().startswith("[gyoza: the log before this is cut here]\n")
+    again.close()
 
 
 def test_what_exceeds_the_spool_is_cut_with_a_word_and_the_end_is_kept(tmp_path: Path) -> None:
@@ -178,11 +286,46 @@ async def test_each_stream_has_its_own_decoder(tmp_path: Path) -> None:
     assert not events
 
 
+async def test_a_block_of_very_many_pieces_is_whole_though_others_have_their_turn(
+    tmp_path: Path,
+) -> None:
+    pieces = [(STDOUT, b"o"), (STDERR, b"e")] * 5 * BREATH
+    text, _, _ = await follow(tmp_path, b"".join(frame(*piece) for piece in pieces))
+    assert text == "oe" * 5 * BREATH
+
+
 async def test_the_last_line_needs_no_newline_and_bad_bytes_are_marked(tmp_path: Path) -> None:
     data = frame(STDOUT, b"\xff\x00 last \xe2\x82") + frame(STDERR, INFO)
     text, events, spooled = await follow(tmp_path, data)
     assert text == spooled == "�\x00 last �"
     assert events == [OpEvent("INFO", "hello", {"a": [1]})]
+
+
+@pytest.mark.parametrize("cap", range(10, 60, 7))
+async def test_no_cut_leaves_half_a_secret(cap: int, tmp_path: Path) -> None:
+    """It is masked before spool, tail and the last lines of a failure are cut to their sizes."""
+    secret = "0123456789abcdef"
+    record = RunRecord.create(tmp_path / "r.1", OpRun("r"))
+    record.spool.close()
+    record.spool = LogSpool(tmp_path / "r.1" / "log", cap=cap)
+    limiter = trio.CapacityLimiter(1)
+    blocks = [frame(STDOUT, f"{'x' * n}{secret[:5]}".encode()) for n in range(20)]
+    blocks = [part for block in blocks for part in (block, frame(STDOUT, secret[5:].encode()))]
+    async with AsyncGyozaClient("http://nowhere.invalid", "key") as client:
+        reporter = EventReporter(client, ContainerIdentity("w", "r", 1), record, limiter)
+        output = ContainerOutput(record, reporter, lambda: None, limiter, Secrets([secret]))
+        output.tail = Tail(limit=cap)
+        output.container_exited(disturbed=False)
+        async with open_fake_engine() as engine:
+            with trio.fail_after(5):
+                await output.follow(engine, "container", Blocks(*blocks))
+    spooled = record.spool.read(0)
+    for text in (spooled, output.tail.text(), last_lines(output.tail.text(), chars=cap // 2)):
+        assert not any(char in text.partition("[")[0] for char in "abcdef45678")
+        assert "***" in text or cap < 20
+    [(before, cut, after)] = re.findall(r"(?s)^(.*)\n\[gyoza: (\d+) .* here\]\n(.*)$", spooled)
+    assert len(before) + int(cut) + len(after) == sum(range(20)) + 20 * len("***")
+    record.close()
 
 
 async def test_a_full_disk_costs_the_log_at_the_server_not_the_run(

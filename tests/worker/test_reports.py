@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from gyoza.client import AsyncGyozaClient, endpoints
 from gyoza.client.retry import REPORT
@@ -12,9 +13,10 @@ from gyoza.models import EventType, OpRun
 from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker import backoff
 from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.logs.events import OpEvent
 from gyoza.worker.reports import events
 from gyoza.worker.reports.events import EventReporter
-from gyoza.worker.run_record import RunRecord
+from gyoza.worker.run_record import Position, RunRecord
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
 
@@ -108,6 +110,20 @@ async def test_outputs_that_the_server_finds_too_large_fail_the_run(
     assert "Too large." in failed["payload"]["error_message"]
 
 
+async def test_what_was_dropped_is_told_once_though_the_first_end_is_refused(
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "MAX_EVENTS", 0)
+    server.refuse_type("COMPLETED", 413, "Too large.")
+    await complete(server, engine, start_worker)
+    told = [(e["type"], e["msg"]) for e in server.events]
+    dropped = "1 INFO and 0 ERROR events were dropped: too many for one run."
+    assert told == [("STARTED", "started"), ("INFO", dropped), ("FAILED", told[-1][1])]
+
+
 async def test_a_failure_that_the_server_no_longer_wants_is_left_out(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
@@ -124,32 +140,160 @@ async def test_a_failure_that_the_server_no_longer_wants_is_left_out(
     assert [e["type"] for e in server.events] == ["STARTED"]
 
 
-def reporter_of(client: AsyncGyozaClient, tmp_path: Path) -> EventReporter:
-    record = RunRecord.create(tmp_path / "run-1.1", OpRun("run-1"))
+def begin(tmp_path: Path) -> RunRecord:
+    return RunRecord.create(tmp_path / "run-1.1", OpRun("run-1"))
+
+
+def reopen(record: RunRecord) -> RunRecord:
+    record.close()
+    return RunRecord.load(record.directory)
+
+
+def reporter_of(client: AsyncGyozaClient, record: RunRecord) -> EventReporter:
     identity = ContainerIdentity("w1", "run-1", 1)
     return EventReporter(client, identity, record, trio.CapacityLimiter(1))
 
 
-async def test_a_flood_of_events_is_bounded_and_counted(
-    server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "MAX_QUEUED", 3)
-    server.submit("run-1", "any")
-    async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
-        reporter = reporter_of(client, tmp_path)
-        for number in range(5):
-            reporter.note(EventType.INFO, f"news {number}")
+async def send_all(reporter: EventReporter, kind: EventType = EventType.COMPLETED) -> None:
+    """Report the end, which comes after all that is queued."""
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(reporter.serve)
         with trio.fail_after(5):
-            await reporter.confirm(EventType.COMPLETED, "completed")
+            await reporter.confirm(kind, "the end")
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("count", "size"), [(3, 10**6), (10**6, 3 * len('["news 0", {}]'))])
+async def test_a_flood_of_events_is_bounded_and_counted(
+    count: int, size: int, server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_EVENTS", count)
+    monkeypatch.setattr(events, "MAX_EVENT_BYTES", size)
+    server.submit("run-1", "any")
+    async with AsyncGyozaClient(server.url, "key") as client:
+        reporter = reporter_of(client, begin(tmp_path))
+        for number in range(5):
+            reporter.note(EventType.INFO, f"news {number}")
+        reporter.note(EventType.ERROR, "x")
+        reporter.note(EventType.PROGRESS, 70)
+        await send_all(reporter)
     assert [e["msg"] for e in server.events] == [
         "news 0",
         "news 1",
         "news 2",
-        "2 events were dropped: too many at once.",
-        "completed",
+        70,
+        "2 INFO and 1 ERROR events were dropped: too many for one run.",
+        "the end",
     ]
+    assert server.events[-2]["payload"] == {"dropped": {"INFO": 2, "ERROR": 1}}
+    assert is_rising(server)
+
+
+def is_rising(server: SmallServer) -> bool:
+    """Whether no number is one that the server would take for a repeat."""
+    numbers = [event["seq"] for event in server.events]
+    return numbers == sorted(set(numbers))
+
+
+async def test_events_are_counted_over_all_lives_of_the_worker(
+    server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_EVENTS", 3)
+    server.submit("run-1", "any")
+    record = begin(tmp_path)
+    async with AsyncGyozaClient(server.url, "key") as client:
+        for life in range(3):
+            reporter = reporter_of(client, record)
+            told = reporter.admit([OpEvent("INFO", f"{life}a"), OpEvent("ERROR", f"{life}b")])
+            position = Position((life, 0), events=reporter.counted)
+            record.note_output("", [report.fact for report in told], position)
+            record = reopen(record)  # killed before anything was sent
+        await send_all(reporter_of(client, record))
+    record.close()
+    dropped = "1 INFO and 2 ERROR events were dropped: too many for one run."
+    assert [e["msg"] for e in server.events] == ["0a", "0b", "1a", dropped, "the end"]
+    assert is_rising(server)
+
+
+async def test_a_worker_killed_before_it_sent_the_end_still_tells_what_was_dropped(
+    server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_EVENTS", 1)
+    server.submit("run-1", "any")
+    record = begin(tmp_path)
+    async with AsyncGyozaClient(server.url, "key") as client:
+        first = reporter_of(client, record)
+        told = first.admit([OpEvent("INFO", "one"), OpEvent("INFO", "two")])
+        record.note_output("", [report.fact for report in told], Position(events=first.counted))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.confirm, EventType.COMPLETED, "the end")
+            with trio.fail_after(5):
+                while record.end is None:
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        record = reopen(record)
+        second = reporter_of(client, record)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second.serve)
+            with trio.fail_after(5):
+                await second.confirm_recorded_end()
+            nursery.cancel_scope.cancel()
+    record.close()
+    dropped = "1 INFO and 0 ERROR events were dropped: too many for one run."
+    assert [e["msg"] for e in server.events] == ["one", dropped, "the end"]
+    assert is_rising(server)
+
+
+async def test_of_waiting_progress_only_the_latest_is_sent_wherever_it_waits(
+    server: SmallServer, tmp_path: Path
+) -> None:
+    server.submit("run-1", "any")
+    async with AsyncGyozaClient(server.url, "key") as client:
+        reporter = reporter_of(client, begin(tmp_path))
+        for percent in range(3):
+            reporter.note(EventType.PROGRESS, percent)
+            reporter.note(EventType.INFO, f"at {percent}")
+        await send_all(reporter)
+    assert [e["msg"] for e in server.events] == ["at 0", "at 1", 2, "at 2", "the end"]
+    assert is_rising(server)
+
+
+async def test_progress_is_paced_and_the_end_waits_for_none(
+    server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "PROGRESS_S", 3600)
+    server.submit("run-1", "any")
+    async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
+        reporter = reporter_of(client, begin(tmp_path))
+        nursery.start_soon(reporter.serve)
+        with trio.fail_after(5):
+            reporter.note(EventType.PROGRESS, 1)
+            await server.wait_for_event("PROGRESS", "run-1")
+            for percent in range(2, 50):
+                reporter.note(EventType.PROGRESS, percent)
+                await trio.testing.wait_all_tasks_blocked()
+            assert [e["msg"] for e in server.events] == [1]
+            await reporter.confirm(EventType.COMPLETED, "the end")
+        nursery.cancel_scope.cancel()
+    assert [e["msg"] for e in server.events] == [1, 49, "the end"]
+
+
+async def test_progress_goes_out_once_it_is_due_and_what_follows_goes_after_it(
+    server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "PROGRESS_S", 0.01)
+    server.submit("run-1", "any")
+    async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
+        reporter = reporter_of(client, begin(tmp_path))
+        nursery.start_soon(reporter.serve)
+        with trio.fail_after(5):
+            for percent in (1, 2):
+                reporter.note(EventType.PROGRESS, percent)
+                reporter.note(EventType.INFO, f"at {percent}")
+                told = 2 * percent
+                await server.wait_until(lambda told=told: len(server.events) == told)
+        nursery.cancel_scope.cancel()
+    assert [e["msg"] for e in server.events] == [1, "at 1", 2, "at 2"]
 
 
 async def test_of_waiting_progress_only_the_latest_is_sent(
@@ -157,7 +301,7 @@ async def test_of_waiting_progress_only_the_latest_is_sent(
 ) -> None:
     server.submit("run-1", "any")
     async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
-        reporter = reporter_of(client, tmp_path)
+        reporter = reporter_of(client, begin(tmp_path))
         for percent in range(100):
             reporter.note(EventType.PROGRESS, percent)
         nursery.start_soon(reporter.serve)

@@ -3,11 +3,19 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from typing import Any, cast
+
+from gyoza.worker.op_io.plain_data import Limits, plain_copy
 
 PREFIX = b"::gyoza::"
 MAX_EVENT = 64 * 1024
 """Bytes; a longer line is an ordinary one."""
+
+LIMITS = Limits(size=2 * MAX_EVENT, depth=Limits.depth + 1, nodes=5000)
+"""What an event may hold; few values, since a flood of events must not keep the worker busy.
+
+Its payload may nest as deep as inputs and outputs.
+"""
 
 
 @dataclass(frozen=True)
@@ -22,8 +30,7 @@ class OpEvent:
 def parse_event(line: bytes) -> OpEvent | None:
     """Read one line; None if it is no well-formed event that an op may send."""
     try:
-        data = json.loads(line.removeprefix(PREFIX), parse_constant=_refuse_constant)
-        json.dumps(data, ensure_ascii=False).encode()  # a lone surrogate could not be sent on
+        data = plain_copy(json.loads(line.removeprefix(PREFIX).decode()), LIMITS)
     except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict):
@@ -41,10 +48,6 @@ def parse_event(line: bytes) -> OpEvent | None:
             return None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
 class EventParser:
     """Separates the events of one stream from its ordinary bytes, for blocks cut anywhere.
 
@@ -53,7 +56,7 @@ class EventParser:
     """
 
     def __init__(self, *, at_line_start: bool = True) -> None:
-        self._held = b""
+        self._held = bytearray()
         self.at_line_start = at_line_start
 
     @property
@@ -63,7 +66,13 @@ class EventParser:
 
     def feed(self, data: bytes) -> Iterator[bytes | OpEvent]:
         """Yield ordinary bytes and events in order; holds back what may become an event."""
-        data, self._held = self._held + data, b""
+        if len(self._held) > len(PREFIX) and b"\n" not in data:
+            # Still the same line: not looked through again for every few bytes that come.
+            self._held += data
+            if len(self._held) <= MAX_EVENT:
+                return
+            data = b""
+        data, self._held = bytes(self._held) + data, bytearray()
         at = 0
         while at < len(data):
             start = self._find(data, at)
@@ -71,7 +80,7 @@ class EventParser:
             end = data.find(b"\n", start)
             line = data[start : end if end >= 0 else len(data)]
             if end < 0 and len(line) <= MAX_EVENT:
-                self._held = line
+                self._held += line
                 return
             at = end + 1 if end >= 0 else len(data)
             event = parse_event(line) if len(line) <= MAX_EVENT else None
@@ -79,7 +88,7 @@ class EventParser:
 
     def close(self) -> Iterator[bytes | OpEvent]:
         """Yield what was held back: a last line without a newline may be an event too."""
-        held, self._held = self._held, b""
+        held, self._held = bytes(self._held), bytearray()
         event = parse_event(held) if held.startswith(PREFIX) else None
         yield from (event,) if event else self._ordinary(held)
 

@@ -5,7 +5,6 @@ that breaks, or the worker was away, it goes on with what the engine has kept of
 its first byte: of each stream as many bytes are passed over as were taken before.
 """
 
-import codecs
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,86 +15,23 @@ from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.engine import ContainerEngine, LogStream
 from gyoza.worker.errors import EngineError, EngineUnavailable
 from gyoza.worker.logs.demultiplexer import STDERR, STDOUT, Demultiplexer
-from gyoza.worker.logs.events import EventParser, OpEvent
-from gyoza.worker.logs.tail import MAX_TAIL, Tail
+from gyoza.worker.logs.events import OpEvent
+from gyoza.worker.logs.masker import Secrets
+from gyoza.worker.logs.streams import PassOver, TextStream
+from gyoza.worker.logs.tail import Tail
 from gyoza.worker.reports.events import EventReporter
 from gyoza.worker.run_record import Position, RunRecord
 
 BLOCKS = 4
 """Blocks read ahead of the parser; beyond that the job is slowed, never memory filled."""
 
+BREATH = 500
+"""Pieces of text and events after which other tasks have their turn: a block may hold very many."""
+
 LOOK_AGAIN_S = 1.0
 """Seconds after the end of a stream within which the container has exited, unless it broke."""
 
-KEPT_PIECE = 16 * 1024
-"""Bytes of a line that the engine keeps before the line is finished."""
-
 logger = logging.getLogger(__name__)
-
-
-class _TextStream:
-    """One of the two streams: its own event parser and its own UTF-8 decoder.
-
-    Attributes:
-        seen: Bytes of the stream that were fed.
-        unfinished: Those at their end that an engine that goes down may lose: it keeps whole lines,
-            and whole pieces of long ones.
-    """
-
-    def __init__(self, seen: int = 0, *, line_start: bool = True) -> None:
-        self.unfinished = b""
-        self._parser = EventParser(at_line_start=line_start)
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self.seen = seen
-
-    @property
-    def undecided(self) -> int:
-        """Bytes at the end of those seen that are neither text nor event yet."""
-        return len(self._decoder.getstate()[0]) + self._parser.held
-
-    @property
-    def at_line_start(self) -> bool:
-        """Whether what is undecided, or else what comes next, begins a line."""
-        return self._parser.at_line_start and not self._decoder.getstate()[0]
-
-    def feed(self, data: bytes) -> Iterator[str | OpEvent]:
-        self.seen += len(data)
-        line = data[data.rfind(b"\n") + 1 :]
-        line = line if len(line) < len(data) else self.unfinished + data
-        self.unfinished = line[len(line) // KEPT_PIECE * KEPT_PIECE :]
-        for item in self._parser.feed(data):
-            yield item if isinstance(item, OpEvent) else self._decoder.decode(item)
-
-    def close(self) -> Iterator[str | OpEvent]:
-        for item in self._parser.close():
-            yield item if isinstance(item, OpEvent) else self._decoder.decode(item)
-        yield self._decoder.decode(b"", final=True)
-
-
-class _PassOver:
-    """Leaves out what has been seen of a stream that is read from its first byte once more."""
-
-    def __init__(self, stream: _TextStream) -> None:
-        self._stream = stream
-        self._sure = stream.seen - len(stream.unfinished)
-        self._unfinished = stream.unfinished
-        self._matched = 0
-
-    def feed(self, data: bytes) -> bytes:
-        """Return what of the data is new."""
-        known = min(self._sure, len(data))
-        self._sure -= known
-        data = data[known:]
-        expected = self._unfinished[self._matched : self._matched + len(data)]
-        if data.startswith(expected):
-            self._matched += len(expected)
-            return data[len(expected) :]
-        # The engine has lost the unfinished line when it went down, and this came after it.
-        self._stream.seen -= len(self._unfinished)
-        self._stream.unfinished = b""
-        data = self._unfinished[: self._matched] + data
-        self._unfinished = b""
-        return data
 
 
 class ContainerOutput:
@@ -106,6 +42,7 @@ class ContainerOutput:
         reporter: Sends the events once they are recorded.
         on_text: Called when there is more text to ship.
         limiter: For the threads that write the record.
+        secrets: Masked before anything is kept.
 
     Attributes:
         tail: The end of the ordinary text.
@@ -118,9 +55,9 @@ class ContainerOutput:
         reporter: EventReporter,
         on_text: Callable[[], None],
         limiter: trio.CapacityLimiter,
+        secrets: Secrets | None = None,
     ) -> None:
-        self.tail = Tail()
-        self.tail.add(record.spool.end(MAX_TAIL))
+        self.tail = Tail.after(record.spool)
         self.ended = trio.Event()
         self._record = record
         self._reporter = reporter
@@ -129,7 +66,7 @@ class ContainerOutput:
         self._recorded = True
         position = record.position
         self._streams = {
-            number: _TextStream(seen, line_start=start)
+            number: TextStream(secrets or Secrets(), seen, line_start=start)
             for number, seen, start in zip(
                 (STDOUT, STDERR), position.taken, position.line_starts, strict=True
             )
@@ -194,7 +131,7 @@ class ContainerOutput:
 
     async def _take_kept(self, engine: ContainerEngine, container_id: str, *, follow: bool) -> bool:
         """Take what the engine has kept, from where we are; return whether that worked."""
-        seen = {number: _PassOver(stream) for number, stream in self._streams.items()}
+        seen = {number: PassOver(stream) for number, stream in self._streams.items()}
         worked = True
         try:
             async with engine.logs(container_id, follow=follow) as stream:
@@ -209,7 +146,7 @@ class ContainerOutput:
         return worked
 
     async def _take_stream(
-        self, stream: LogStream, seen: dict[int, _PassOver] | None = None
+        self, stream: LogStream, seen: dict[int, PassOver] | None = None
     ) -> None:
         """Take a stream to its end; a reader and a parser task with a few blocks in between."""
         send, receive = trio.open_memory_channel[bytes](BLOCKS)
@@ -223,7 +160,7 @@ class ContainerOutput:
                 await send.send(block)
 
     async def _parse(
-        self, receive: trio.MemoryReceiveChannel[bytes], seen: dict[int, _PassOver]
+        self, receive: trio.MemoryReceiveChannel[bytes], seen: dict[int, PassOver]
     ) -> None:
         demultiplexer = Demultiplexer()
         async with receive:
@@ -232,7 +169,7 @@ class ContainerOutput:
                 await self._take(self._items(demultiplexer.feed(block), seen))
 
     def _items(
-        self, pieces: Iterator[tuple[int, bytes]], seen: dict[int, _PassOver]
+        self, pieces: Iterator[tuple[int, bytes]], seen: dict[int, PassOver]
     ) -> Iterator[str | OpEvent]:
         for number, data in pieces:
             new = seen[number].feed(data) if seen else data
@@ -242,7 +179,9 @@ class ContainerOutput:
     async def _take(self, items: Iterator[str | OpEvent], *, end: bool = False) -> None:
         texts: list[str] = []
         events: list[OpEvent] = []
-        for item in items:
+        for number, item in enumerate(items, 1):
+            if number % BREATH == 0:
+                await trio.lowlevel.checkpoint()
             if isinstance(item, OpEvent):
                 events.append(item)
             else:
@@ -261,9 +200,10 @@ class ContainerOutput:
         position = Position(
             tuple(stream.seen - stream.undecided for stream in streams),
             tuple(stream.at_line_start for stream in streams),
+            self._reporter.counted,
         )
         keep = partial(
-            self._record.note_output, text, events, position, self.tail.text() if end else None
+            self._record.note_output, text, events, position, self.tail.end() if end else None
         )
         try:
             await trio.to_thread.run_sync(keep, limiter=self._limiter)

@@ -41,7 +41,8 @@ class LogSpool:
         if self.cut:
             end = tail.encode()[-self.cut :].decode(errors="ignore")
             cut = self.cut - len(end.encode())
-            self._write(f"\n[gyoza: {cut} bytes of the log are cut here]\n{end}".encode())
+            mark = f"\n[gyoza: {cut} bytes of the log are cut here]\n" if cut else ""
+            self._write((mark + end).encode())
             self.cut = 0
 
     def read(self, offset: int, size: int = CHUNK) -> str:

@@ -1,9 +1,17 @@
 """The end of a text, in bounded memory."""
 
 from collections import deque
+from typing import Self
+
+from gyoza.worker.logs.spool import LogSpool
 
 MAX_TAIL = 1024 * 1024
 """Characters kept for `ExecutionContext.logs`."""
+
+PIECE = 4096
+"""Characters up to which pieces are put together: many of one line each would take much room."""
+
+CUT = "[gyoza: the log before this is cut here]\n"
 
 
 class Tail:
@@ -13,19 +21,36 @@ class Tail:
         self._limit = limit
         self._pieces: deque[str] = deque()
         self._length = 0
+        self._cut = False
+
+    @classmethod
+    def after(cls, spool: LogSpool) -> Self:
+        """Go on where an earlier life of the worker has left off."""
+        tail = cls()
+        if not spool.cut:  # else text was left out since, and the spool gets the tail once more
+            tail.add(spool.end(MAX_TAIL))
+        tail._cut = spool.cut > 0 or spool.size > MAX_TAIL
+        return tail
 
     def add(self, text: str) -> None:
         """Add text, forgetting the oldest pieces that are no longer needed."""
         if not text:
             return
-        self._pieces.append(text)
+        small = self._pieces and len(self._pieces[-1]) + len(text) <= PIECE
+        self._pieces.append(self._pieces.pop() + text if small else text)
         self._length += len(text)
         while self._length - len(self._pieces[0]) >= self._limit:
             self._length -= len(self._pieces.popleft())
+            self._cut = True
 
-    def text(self) -> str:
+    def end(self) -> str:
         """Return the kept text."""
         return "".join(self._pieces)[-self._limit :]
+
+    def text(self) -> str:
+        """Return the kept text; a line says so if there was more before it."""
+        cut = self._cut or self._length > self._limit
+        return CUT + self.end() if cut else self.end()
 
 
 def last_lines(text: str, lines: int = 20, chars: int = 4000) -> str:

@@ -1,9 +1,11 @@
 """Sends one attempt's events to the server, in order, each exactly once."""
 
+import json
 import logging
+import math
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,17 +18,24 @@ from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.errors import LeaseLost
 from gyoza.worker.logs.events import OpEvent
-from gyoza.worker.run_record import RunRecord
+from gyoza.worker.run_record import EventCount, RunRecord
 
-MAX_QUEUED = 1000
-"""INFO and ERROR events of one run that may wait for the server; more are counted and dropped."""
+MAX_EVENTS, MAX_EVENT_BYTES = 1000, 1024 * 1024
+"""INFO and ERROR events that one attempt may tell; more are counted and dropped.
+
+Each is a request of its own that the server has on its disk before it answers, and the run's end
+comes after them: so many take it some seconds. Whoever has more to say writes to the log.
+"""
+
+PROGRESS_S = 0.25
+"""Seconds between two reports of PROGRESS; of what an op tells in between only the latest goes."""
 
 TERMINAL = (EventType.COMPLETED, EventType.FAILED)
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)
 class Report:
     """An event on its way, and what became of it.
 
@@ -97,39 +106,44 @@ class EventReporter:
         self._queue = deque(Report.from_fact(fact) for fact in record.unsent)
         self._next_seq = record.next_seq
         self._news = trio.Event()
-        self._dropped = 0
+        self._progress: Report | None = None
+        self._progress_due = -math.inf
+        self._counted: EventCount = record.position.events
+        end = record.end
+        if end in record.unsent and end and (words := self._left_out(end["seq"] - 1)):
+            self._queue.insert(len(self._queue) - 1, words)
         self.settled = False
         self.lost = trio.Event()
+
+    @property
+    def counted(self) -> EventCount:
+        """How many events were admitted and how many were not, for the record."""
+        return self._counted
 
     def note(self, kind: EventType, msg: str | int) -> None:
         """Queue an event of the worker that need not outlive the process."""
         self.put(*self.admit([OpEvent(kind, msg)]))
 
-    def admit(self, events: Iterable[OpEvent]) -> list[Report]:
+    def admit(self, events: Sequence[OpEvent]) -> list[Report]:
         """Number events that are to be `put` as soon as they are recorded.
 
-        Those that are too many are left out and counted.
+        Those that are too many are left out and counted; of PROGRESS only the latest stays.
         """
-        reports: list[Report] = []
-        for event in events:
-            kind = EventType(event.type)
-            last = reports[-1] if reports else None
-            if last and kind == last.type == EventType.PROGRESS:
-                last.msg, last.payload = event.msg, event.payload
-            elif kind != EventType.PROGRESS and len(self._queue) + len(reports) >= MAX_QUEUED:
-                self._dropped += 1
-            else:
-                reports.append(self._numbered(kind, event.msg, event.payload))
-        return reports
+        progress = next((e for e in reversed(events) if e.type == EventType.PROGRESS), None)
+        return [
+            self._numbered(EventType(event.type), event.msg, event.payload)
+            for event in events
+            if event is progress or (event.type != EventType.PROGRESS and self._has_room_for(event))
+        ]
 
     def put(self, *reports: Report) -> None:
-        """Queue reports; of waiting PROGRESS in a row only the latest is kept."""
+        """Queue reports; of all waiting PROGRESS only the latest is kept."""
         for report in reports:
-            last = self._queue[-1] if self._queue else None
-            if last and report.type == last.type == EventType.PROGRESS:
-                last.msg, last.payload = report.msg, report.payload
-            else:
-                self._queue.append(report)
+            if report.type == EventType.PROGRESS:
+                if self._progress:
+                    self._queue.remove(self._progress)
+                self._progress = report
+            self._queue.append(report)
         self._news.set()
 
     async def confirm(
@@ -147,10 +161,10 @@ class EventReporter:
             LeaseLost: If the attempt is not (or no longer) this worker's.
             ApiError: If the server refuses the event as such.
         """
-        if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            sentence = f"{dropped} events were dropped: too many at once."
-            self.put(self._numbered(EventType.INFO, sentence))
+        first_end = kind in TERMINAL and self._record.end is None
+        if first_end and (words := self._left_out(self._next_seq)):
+            self._next_seq += 1
+            self.put(words)
         report = self._numbered(kind, msg, payload, summary)
         if kind in TERMINAL:
             await self._in_thread(partial(self._record.note_report, report.fact))
@@ -173,7 +187,10 @@ class EventReporter:
         """Send what is queued, until cancelled."""
         while True:
             while self._queue:
+                await self._pace()
                 report = self._queue.popleft()
+                if report is self._progress:
+                    self._progress = None
                 report.refusal = await self._send(report)
                 if report.lasting:
                     await self._in_thread(partial(self._record.note_sent, seq=report.seq))
@@ -182,6 +199,37 @@ class EventReporter:
                 report.taken.set()
             self._news = trio.Event()
             await self._news.wait()
+
+    async def _pace(self) -> None:
+        """Wait until it is time for the PROGRESS that comes next; the run's end waits for none."""
+        with trio.move_on_at(self._progress_due):
+            while self._queue[0] is self._progress and self._queue[-1].type not in TERMINAL:
+                self._news = trio.Event()
+                await self._news.wait()
+        if self._queue[0] is self._progress:
+            self._progress_due = trio.current_time() + PROGRESS_S
+
+    def _has_room_for(self, event: OpEvent) -> bool:
+        """Count an event; once one was left out, all that follow are."""
+        counted = self._counted
+        if not (counted.infos or counted.errors) and counted.sent < MAX_EVENTS:
+            size = counted.size + len(json.dumps([event.msg, event.payload]))
+            if size <= MAX_EVENT_BYTES:
+                self._counted = replace(counted, sent=counted.sent + 1, size=size)
+                return True
+        if event.type == EventType.ERROR:
+            self._counted = replace(counted, errors=counted.errors + 1)
+        else:
+            self._counted = replace(counted, infos=counted.infos + 1)
+        return False
+
+    def _left_out(self, seq: int) -> Report | None:
+        """Return what to tell right before the end of events that were left out, if any."""
+        infos, errors = self._counted.infos, self._counted.errors
+        if not infos and not errors:
+            return None
+        sentence = f"{infos} INFO and {errors} ERROR events were dropped: too many for one run."
+        return Report(seq, EventType.INFO, sentence, {"dropped": {"INFO": infos, "ERROR": errors}})
 
     def _numbered(
         self,

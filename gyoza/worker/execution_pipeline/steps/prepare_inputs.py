@@ -17,6 +17,9 @@ class PrepareInputs:
 
     Creates a directory for this attempt alone, mounted at `/gyoza`, writes the inputs into it as a
     pickle and as JSON, and sets the `GYOZA_*` variables that tell the op where everything is.
+
+    The worker's own variables that its settings name are added, over those of the run: who submits
+    a run is not to choose what an op takes for the worker's word.
     """
 
     async def __call__(self, ctx: ExecutionContext) -> ExecutionContext:
@@ -33,7 +36,7 @@ class PrepareInputs:
         if scope.record.started_at is None:
             await scope.in_thread(_make, directory, ctx.inputs)
         ctx.volumes[str(mounted)] = MOUNT
-        ctx.env_vars |= {
+        ctx.env_vars |= scope.tools.settings.passed_env | {
             "GYOZA_INPUT_PATH": f"{MOUNT}/{INPUT_PICKLE}",
             "GYOZA_INPUT_JSON_PATH": f"{MOUNT}/{INPUT_JSON}",
             "GYOZA_OUTPUT_PATH": f"{MOUNT}/{OUTPUT}",
