@@ -313,6 +313,13 @@ def test_gpus_are_picked_by_fit_then_by_size(vram_mb: int, chosen: list[int] | N
     assert pick_gpus({0: 40, 1: 40, 2: 20}, vram_mb) == chosen
 
 
+@pytest.mark.parametrize(
+    ("vram_mb", "chosen"), [(40, [0]), (41, [2]), (60, [2]), (61, [0, 1]), (80, [0, 1]), (81, None)]
+)
+def test_parts_of_gpus_are_picked_alone(vram_mb: int, chosen: list[int] | None) -> None:
+    assert pick_gpus({0: 40, 1: 40, 2: 60, 3: 60}, vram_mb, alone={2, 3}) == chosen
+
+
 def test_where_there_are_no_gpus_only_nothing_can_be_picked() -> None:
     assert pick_gpus({}, 0) == []
     assert pick_gpus({}, 1) is None

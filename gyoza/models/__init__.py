@@ -2,13 +2,14 @@
 
 from gyoza.models.attempt import OpAttempt
 from gyoza.models.definition import InputSpec, InputSpecs, InputValidationError, OpDefinition
-from gyoza.models.gpus import pick_gpus
+from gyoza.models.gpus import MIG_TAG, pick_gpus
 from gyoza.models.ids import InvalidIdError, check_id
 from gyoza.models.policies import Constraints, EventDelivery, RetryPolicy
 from gyoza.models.run import EventEntry, ExecutionSummary, OpRun
 from gyoza.models.states import TRANSITIONS, EventType, FailureReason, OpRunState, ReleaseReason
 
 __all__ = [
+    "MIG_TAG",
     "TRANSITIONS",
     "Constraints",
     "EventDelivery",

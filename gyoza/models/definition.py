@@ -101,7 +101,11 @@ class InputSpecs:
 
 @dataclass
 class OpDefinition(Record):
-    """A deployed op: what its runs inherit. `id` and `version` name it."""
+    """A deployed op: what its runs inherit. `id` and `version` name it.
+
+    Attributes:
+        secrets: Names of `env_vars` whose values are shown to nobody, as in `OpRun`.
+    """
 
     id: str
     image: str
@@ -110,6 +114,7 @@ class OpDefinition(Record):
     command: list[str] | None = None
     input_specs: dict[str, Any] = field(default_factory=dict[str, Any])
     env_vars: dict[str, str] = field(default_factory=dict[str, str])
+    secrets: list[str] = field(default_factory=list[str])
     constraints: Constraints = field(default_factory=Constraints)
     tags: list[str] = field(default_factory=list[str])
     timeout_s: float | None = None

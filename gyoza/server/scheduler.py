@@ -1,10 +1,10 @@
 """Which pending run fits which worker; pure functions."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from gyoza.models import Constraints, pick_gpus
+from gyoza.models import MIG_TAG, Constraints, pick_gpus
 
 
 class Pending(Protocol):
@@ -33,17 +33,19 @@ class Capacity:
         cpu: Free cores.
         ram_mb: Free memory in MB.
         gpus: VRAM in MB by id of the GPUs nobody holds.
+        alone: Ids of those that can be used alone only.
     """
 
     tags: frozenset[str]
     cpu: float
     ram_mb: float
     gpus: dict[int, int]
+    alone: frozenset[int] = field(default_factory=frozenset[int])
 
     def reserve(self, need: Constraints) -> bool:
         """Take what a run needs; without all of it, take nothing and return False."""
         cpu, ram_mb = need.cpu or 0, need.ram_mb or 0
-        chosen = pick_gpus(self.gpus, need.vram_mb or 0)
+        chosen = self._pick(need)
         # A run that asks for nothing fits even where reservations exceed what is there.
         if chosen is None or (cpu and cpu > self.cpu) or (ram_mb and ram_mb > self.ram_mb):
             return False
@@ -52,8 +54,11 @@ class Capacity:
 
     def occupy(self, need: Constraints) -> None:
         """Subtract what a run holds already, whether or not the worker still has that much."""
-        chosen = pick_gpus(self.gpus, need.vram_mb or 0)
+        chosen = self._pick(need)
         self._take(need.cpu or 0, need.ram_mb or 0, list(self.gpus) if chosen is None else chosen)
+
+    def _pick(self, need: Constraints) -> list[int] | None:
+        return pick_gpus(self.gpus, need.vram_mb or 0, self.alone)
 
     def _take(self, cpu: int, ram_mb: int, gpus: Iterable[int]) -> None:
         self.cpu -= cpu
@@ -79,6 +84,7 @@ def free_capacity(
         cpu=resources.get("cpu_cores") or 0,
         ram_mb=resources.get("ram_mb") or 0,
         gpus={gpu["id"]: gpu["vram_mb"] for gpu in gpus},
+        alone=frozenset(gpu["id"] for gpu in gpus if MIG_TAG in (gpu.get("tags") or [])),
     )
     for need in held:
         capacity.occupy(need)

@@ -1,7 +1,9 @@
 """The fake engine: the contract's methods in memory."""
 
+import shutil
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 
@@ -118,6 +120,16 @@ class FakeContainerEngine(EngineControls):
             container.output.break_off()
             container.tell()
         self._answer("remove")
+
+    async def replace_folders(self, container_id: str, folder: str, names: list[str]) -> None:
+        """See `ContainerEngine.replace_folders`."""
+        container = await self._found("replace_folders", container_id)
+        require(container.state == "created", "replace_folders after start")
+        [host] = [Path(path) for path, target in container.spec.volumes.items() if target == folder]
+        host.chmod(0o777)
+        for name in names:
+            shutil.rmtree(host / name)
+            (host / name).touch()
 
     async def list(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """See `ContainerEngine.list`."""

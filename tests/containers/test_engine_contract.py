@@ -317,3 +317,24 @@ async def test_many_containers_run_at_once(bench: Bench) -> None:
 
             for _ in range(10):
                 nursery.start_soon(run)
+
+
+async def test_folders_that_others_own_are_cleared_and_links_and_files_stay(
+    bench: Bench, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    beyond = tmp_path / "beyond"
+    odd = "an odd\nname \udcff"
+    for folder in (shared / "theirs" / "deeper", shared / odd, beyond):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    (shared / "file").write_text("kept")
+    (shared / "link").symlink_to(beyond)
+    shared.chmod(0o700)
+    with trio.fail_after(SLOW):
+        async with bench.created("sleeps", volumes={str(shared): "/gyoza"}) as container_id:
+            await bench.engine.replace_folders(container_id, "/gyoza", ["theirs", odd])
+    assert shared.stat().st_mode & 0o777 == 0o777
+    assert all((shared / name).is_file() for name in ("theirs", odd))
+    assert (shared / "file").read_text() == "kept"
+    assert (beyond / "file").exists()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gyoza.models import Constraints
+from gyoza.models import MIG_TAG, Constraints
 from gyoza.server.scheduler import choose_runs, free_capacity
 
 
@@ -23,6 +23,14 @@ def test_held_runs_have_their_gpus_to_themselves() -> None:
     capacity = free_capacity({"gpus": GPUS}, ["a"], held)
     assert capacity.gpus == {2: 300}
     assert capacity.tags == {"a", "cuda"}
+
+
+def test_parts_of_gpus_do_not_add_up() -> None:
+    parts = [{"id": 100 + n, "vram_mb": 50, "tags": ["cuda", MIG_TAG]} for n in range(3)]
+    capacity = free_capacity({"gpus": parts}, [], [Constraints(vram_mb=50)])
+    assert not capacity.reserve(Constraints(vram_mb=51))
+    assert capacity.reserve(Constraints(vram_mb=50))
+    assert capacity.gpus == {102: 50}
 
 
 def test_a_run_that_holds_more_than_there_is_leaves_nothing() -> None:

@@ -87,7 +87,10 @@ async def test_a_child_killed_for_memory_is_mentioned(
     engine.add_image("parent", lose_a_child)
     failure = await failure_of(server, start_worker, "parent")
     assert failure["reason"] == "EXIT_CODE"
-    assert "killed for memory" in failure["error_message"]
+    assert failure["error_message"] == (
+        "The op exited with code 1. Before that one of its processes was killed for using more "
+        "memory than what the machine had."
+    )
 
 
 async def test_a_run_past_its_time_limit_is_stopped_and_says_so(

@@ -16,9 +16,10 @@ from gyoza.client import AsyncGyozaClient
 from gyoza.models import OpRun
 from gyoza.worker.containers.engine import ContainerEngine
 from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.logs.masker import Secrets
 from gyoza.worker.logs.output import ContainerOutput
 from gyoza.worker.reports.events import EventReporter
-from gyoza.worker.run_record import Exit, Position, RunRecord
+from gyoza.worker.run_record import EventCount, Exit, Position, RunRecord
 from gyoza.worker.run_record.journal import Journal
 from gyoza.worker.run_record.slot import Slot
 from tests.worker.test_logs import frame
@@ -57,11 +58,13 @@ def test_all_that_was_noted_is_recalled(tmp_path: Path) -> None:
     record.note_starting([0, 2])
     told: dict[str, Any] = {"seq": 1, "type": "INFO", "msg": "x", "payload": {}, "summary": None}
     record.note_output("text", [told], Position((7, 0), (False, True)))
+    record.note_stopping(timed_out=True)
     record.note_exit(Exit(3, oom_killed=True))
     record.note_report(END)
     again = reopen(record)
     assert again.run == record.run
     assert (again.started_at, again.gpu_ids) == (record.started_at, [0, 2])
+    assert (again.stopping, again.timed_out) == (True, True)
     assert again.exited == Exit(3, oom_killed=True)
     assert (again.end, again.unsent) == (END, [told, END])
     assert again.spool.read(0) == "text"
@@ -130,6 +133,19 @@ def test_a_slot_holds_what_was_written_last(tmp_path: Path) -> None:
     slot.close()
 
 
+def test_the_mark_has_room_for_the_largest_numbers(tmp_path: Path) -> None:
+    record = begin(tmp_path)
+    counted = EventCount(10**4, 10**7, 10**14, 10**14)
+    position = Position((10**16, 10**16), (False, False), counted)
+    told: dict[str, Any] = {"seq": 2**32 * 10**4, "type": "INFO", "msg": "x", "payload": {}}
+    record.spool.cut = 10**16
+    record.note_output("x" * 10**6, [told], position)
+    again = reopen(record)
+    assert again.position == Position([10**16, 10**16], [False, False], counted)
+    assert again.spool.cut > 10**16
+    again.close()
+
+
 def test_log_text_beyond_the_mark_is_taken_anew(tmp_path: Path) -> None:
     record = begin(tmp_path)
     record.note_output("one\n", [], Position((4, 0)))
@@ -193,24 +209,32 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(PIECES, max_size=12).map(b"".join), st.lists(st.integers(0, 200), max_size=3))
+SECRETS = st.sampled_from([[], ["text", "xttex"], ["ext\n::gyo", "::gyoza::x"], ["texttexté"]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(PIECES, max_size=12).map(b"".join), st.lists(st.integers(0, 200), max_size=3), SECRETS
+)
 def test_output_is_taken_once_whenever_the_worker_is_killed(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, kills: list[int]
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, kills: list[int], secrets: list[str]
 ) -> None:
     never: list[int] = []
-    whole = trio.run(_take, tmp_path_factory.mktemp("whole"), data, never)
-    assert trio.run(_take, tmp_path_factory.mktemp("parts"), data, kills) == whole
+    whole = trio.run(_take, tmp_path_factory.mktemp("whole"), data, never, secrets)
+    assert trio.run(_take, tmp_path_factory.mktemp("parts"), data, kills, secrets) == whole
+    assert not any(secret in whole[0] for secret in secrets)
 
 
-async def _take(tmp_path: Path, data: bytes, kills: list[int]) -> tuple[str, int]:
+async def _take(
+    tmp_path: Path, data: bytes, kills: list[int], secrets: list[str]
+) -> tuple[str, int]:
     """Take the output in several lives, each killed when there was so much; text and events."""
     record = begin(tmp_path)
     client = AsyncGyozaClient("http://nowhere.invalid", "key")
     for size in [*sorted(kills), None]:
         limiter = trio.CapacityLimiter(1)
         reporter = EventReporter(client, ContainerIdentity("w", "r", 1), record, limiter)
-        output = ContainerOutput(record, reporter, lambda: None, limiter)
+        output = ContainerOutput(record, reporter, lambda: None, limiter, Secrets(secrets))
         output.container_exited(disturbed=False)
         engine = Kept(data[:size], hangs=size is not None)
         with trio.fail_after(5):

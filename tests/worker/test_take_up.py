@@ -1,6 +1,6 @@
 """A worker that starts again goes on with what its earlier life has left, from wherever it was."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import trio
 
 from gyoza.models import OpRun
 from gyoza.testing import FakeContainer, FakeContainerEngine
+from gyoza.worker.containers import gpus
 from gyoza.worker.containers.engine import ContainerSpec, LogStream
-from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.containers.labels import ContainerIdentity, of_gpus
 from gyoza.worker.errors import EngineError, EngineUnavailable
 from gyoza.worker.op_io.op_dir import make_op_dir
 from gyoza.worker.run_record import Exit, Position, RunRecord
@@ -47,12 +48,14 @@ class EarlierLife:
         self.server.take(RUN)
         return RunRecord.create(self.work_dir / f"{RUN}.1", OpRun.from_dict(self.server.runs[RUN]))
 
-    def container(self, record: RunRecord, **left: Any) -> FakeContainer:
+    def container(
+        self, record: RunRecord, devices: Sequence[str] = (), **left: Any
+    ) -> FakeContainer:
         """Leave a container of the run."""
         spec = ContainerSpec(
             name=self.identity.name,
             image=record.run.image,
-            labels=self.identity.labels,
+            labels=self.identity.labels | of_gpus(devices),
             env={"GYOZA_OUTPUT_PATH": "/gyoza/output"},
             volumes={str(make_op_dir(record.directory)): "/gyoza"},
         )
@@ -186,6 +189,42 @@ async def test_a_container_that_something_ended_meanwhile_is_no_failure_of_the_o
     await start_again(start_worker, earlier)
     assert not earlier.server.events
     assert f"POST /runs/{RUN}/release" in earlier.server.requests
+
+
+@pytest.mark.row("third-signal")
+@pytest.mark.parametrize("oom_killed", [False, True])
+async def test_a_container_that_the_earlier_life_was_stopping_is_no_failure_of_the_op(
+    oom_killed: bool, earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    async def end_of_the_signal(container: FakeContainer) -> int:
+        container.oom_killed = oom_killed
+        return 137
+
+    earlier.engine.add_image("stopped", end_of_the_signal)
+    record = earlier.claimed("stopped")
+    record.note_starting([])
+    record.note_stopping(timed_out=False)
+    earlier.container(record)
+    record.close()
+    await start_again(start_worker, earlier)
+    assert not earlier.server.events
+    assert f"POST /runs/{RUN}/release" in earlier.server.requests
+
+
+@pytest.mark.row("timeout-running")
+@pytest.mark.parametrize("oom_killed", [False, True])
+async def test_a_time_limit_at_which_the_earlier_life_was_stopping_is_reported(
+    oom_killed: bool, earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed(timeout_s=5)
+    record.note_starting([])
+    record.note_stopping(timed_out=True)
+    earlier.container(record, state="exited", exit_code=137).oom_killed = oom_killed
+    record.close()
+    await start_again(start_worker, earlier)
+    [failed] = earlier.server.events
+    assert failed["payload"]["reason"] == "TIMED_OUT"
+    assert ("for memory" in failed["msg"]) is oom_killed
 
 
 @pytest.mark.row("killed-exited")
@@ -368,7 +407,7 @@ async def test_a_created_container_is_made_anew_for_gpus_that_are_free_now(
     earlier: EarlierLife, start_worker: StartWorker
 ) -> None:
     record = earlier.claimed(constraints={"vram_mb": 10})
-    earlier.container(record, state="created")
+    earlier.container(record, ["3"], state="created")
     record.close()
     with trio.fail_after(10):
         async with start_worker(gpus=[GPU(3, 100)]) as worker:
@@ -379,20 +418,27 @@ async def test_a_created_container_is_made_anew_for_gpus_that_are_free_now(
 
 
 async def test_gpus_of_a_run_that_is_taken_up_are_its_own_until_it_is_gone(
-    earlier: EarlierLife, start_worker: StartWorker
+    earlier: EarlierLife, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gpus, "LOOK_AGAIN_S", 0.01)
     record = earlier.claimed("sleeper", constraints={"vram_mb": 10})
     record.note_starting([3])
-    earlier.container(record)
+    earlier.container(record, ["3"])
     record.close()
     with trio.fail_after(10):
         async with start_worker(gpus=[GPU(3, 100)]) as worker:
             earlier.server.submit("run-2", "chat", constraints={"vram_mb": 10})
             await earlier.server.wait_for_event("STARTED", "run-2")
+            earlier.engine.calls.clear()
+            with earlier.engine.hold("list") as looking:
+                await looking.reached.wait()
+            with earlier.engine.hold("list") as looking_again:
+                await looking_again.reached.wait()
             assert "create" not in [method for method, _ in earlier.engine.calls]
             earlier.server.cancel(RUN)
             await earlier.server.wait_for_event("COMPLETED", "run-2")
             await end_of(worker, "run-2")
+    assert earlier.server.events[-1]["summary"]["gpu_ids"] == [3]
 
 
 async def test_a_start_that_the_engine_refuses_after_one_that_broke_off_gives_the_run_back(

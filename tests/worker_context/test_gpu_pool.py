@@ -4,15 +4,22 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from gyoza.models import FailureReason
+from gyoza.models import MIG_TAG, FailureReason
+from gyoza.worker.containers import gpus as gpu_pool
 from gyoza.worker.containers.gpus import GpuPool
 from gyoza.worker.errors import WorkerError
 from gyoza.worker.worker_context import GPU
+from gyoza.worker.worker_context.types import NamedGPU
 
 
 @pytest.fixture
 def pool() -> GpuPool:
     return GpuPool([GPU(0, 40), GPU(1, 80), GPU(2, 80)])
+
+
+async def nobody() -> set[str]:
+    """Tell that nobody else on the machine holds GPUs."""
+    return set()
 
 
 class Holder:
@@ -27,8 +34,8 @@ class Holder:
 
     async def run(self) -> None:
         with self.scope:
-            async with self._pool.hold(self._vram_mb) as gpu_ids:
-                self.got = gpu_ids
+            async with self._pool.hold(self._vram_mb, nobody) as gpus:
+                self.got = list(gpus)
                 await self.let_go.wait()
 
 
@@ -47,8 +54,8 @@ async def test_nobody_else_gets_a_gpu_that_is_held(pool: GpuPool) -> None:
             holders = await _start(nursery, pool, 50, 30, 60)
             assert [holder.got for holder in holders] == [[1], [0], [2]]
             nursery.cancel_scope.cancel()
-    async with pool.hold(200) as gpu_ids:
-        assert gpu_ids == [0, 1, 2]
+    async with pool.hold(200, nobody) as gpus:
+        assert list(gpus) == [0, 1, 2]
 
 
 async def test_a_request_waits_until_enough_is_given_back(pool: GpuPool) -> None:
@@ -84,12 +91,12 @@ async def test_a_request_for_nothing_never_waits(pool: GpuPool) -> None:
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             all_of_them, waiting = await _start(nursery, pool, 200, 10)
-            async with pool.hold(0) as gpu_ids:
-                assert gpu_ids == []
+            async with pool.hold(0, nobody) as gpus:
+                assert list(gpus) == []
             all_of_them.let_go.set()
             waiting.let_go.set()
-    async with GpuPool([]).hold(0) as gpu_ids:
-        assert gpu_ids == []
+    async with GpuPool([]).hold(0, nobody) as gpus:
+        assert list(gpus) == []
 
 
 async def test_a_cancelled_request_leaves_the_queue(pool: GpuPool) -> None:
@@ -102,48 +109,75 @@ async def test_a_cancelled_request_leaves_the_queue(pool: GpuPool) -> None:
             await wait_all_tasks_blocked()
             assert (head.got, second.got, third.got) == (None, None, [0])
             third.let_go.set()
-    async with pool.hold(200) as gpu_ids:
-        assert gpu_ids == [0, 1, 2]
+    async with pool.hold(200, nobody) as gpus:
+        assert list(gpus) == [0, 1, 2]
 
 
 async def test_gpus_come_back_when_the_run_fails(pool: GpuPool) -> None:
     with pytest.raises(KeyError):
-        async with pool.hold(200):
+        async with pool.hold(200, nobody):
             raise KeyError
     with trio.fail_after(5):
-        async with pool.hold(200) as gpu_ids:
-            assert gpu_ids == [0, 1, 2]
+        async with pool.hold(200, nobody) as gpus:
+            assert list(gpus) == [0, 1, 2]
 
 
 async def test_a_request_that_can_never_be_met_is_refused_at_once(pool: GpuPool) -> None:
-    with pytest.raises(WorkerError, match=r"201 MB of GPU memory .* 200 MB in all") as caught:
-        async with pool.hold(201):
+    with pytest.raises(WorkerError, match=r"201 MB of GPU memory .* no more than 200 MB") as caught:
+        async with pool.hold(201, nobody):
             pass
     assert caught.value.reason is FailureReason.POLICY
 
 
-async def test_gpus_that_are_reserved_go_to_nobody_else(pool: GpuPool) -> None:
-    pool.reserve([0, 1, 99])  # the machine has lost one since
+async def test_gpus_that_others_on_the_machine_hold_are_not_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_pool, "LOOK_AGAIN_S", 0.01)
+    pool = GpuPool([NamedGPU(0, 40, [], "GPU-a"), NamedGPU(1, 80, [], "GPU-b")])
+    others, looks = {"GPU-a", "GPU-b", "GPU-of-elsewhere"}, 0
+
+    async def elsewhere() -> set[str]:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            others.remove("GPU-b")
+        return others
+
     with trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-            other, waiting = await _start(nursery, pool, 80, 100)
-            assert (other.got, waiting.got) == ([2], None)
-            pool.release([0, 1, 99])
-            await wait_all_tasks_blocked()
-            assert waiting.got == [0, 1]
-            other.let_go.set()
-            waiting.let_go.set()
-    async with pool.hold(200) as gpu_ids:
-        assert gpu_ids == [0, 1, 2]
+        async with pool.hold(10, elsewhere) as gpus:
+            assert gpus == {1: "GPU-b"}
+    assert looks == 3
 
 
-async def test_a_reservation_can_be_given_up(pool: GpuPool) -> None:
-    pool.reserve([0, 1, 2])
-    with trio.fail_after(5):
+async def test_what_was_given_back_during_a_look_is_looked_at_again(pool: GpuPool) -> None:
+    looking, look = trio.Event(), trio.Event()
+    stale = [{"0", "1", "2"}, set[str]()]
+
+    async def elsewhere() -> set[str]:
+        looking.set()
+        await look.wait()
+        return stale.pop(0)
+
+    with trio.fail_after(1):  # less than the time between two looks
         async with trio.open_nursery() as nursery:
-            [waiting] = await _start(nursery, pool, 200)
-            assert waiting.got is None
-            pool.release([0, 1, 2, 99])
+            [first] = await _start(nursery, pool, 200)
+
+            async def wait_for_it() -> None:
+                async with pool.hold(200, elsewhere) as gpus:
+                    assert list(gpus) == [0, 1, 2]
+
+            nursery.start_soon(wait_for_it)
+            await looking.wait()
+            first.let_go.set()
             await wait_all_tasks_blocked()
-            assert waiting.got == [0, 1, 2]
-            waiting.let_go.set()
+            look.set()
+
+
+async def test_a_mig_instance_is_handed_out_alone() -> None:
+    mig = [NamedGPU(100 + n, size, [MIG_TAG], f"MIG-{n}") for n, size in enumerate((20, 40, 20))]
+    pool = GpuPool([GPU(1, 30), *mig])
+    async with pool.hold(35, nobody) as large, pool.hold(15, nobody) as small:
+        assert (large, small) == ({101: "MIG-1"}, {100: "MIG-0"})
+    with pytest.raises(WorkerError, match="no more than 40 MB"):
+        async with pool.hold(41, nobody):
+            pass

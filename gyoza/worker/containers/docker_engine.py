@@ -12,6 +12,7 @@ import docker.errors
 import trio
 
 from gyoza.worker.containers.docker_client import post, registry_headers, words_of
+from gyoza.worker.containers.docker_files import replace_folders
 from gyoza.worker.containers.docker_pull import pull_error, read_pull, split_reference
 from gyoza.worker.containers.docker_requests import container_body, refuse_sockets
 from gyoza.worker.containers.docker_streams import attach, logs
@@ -209,6 +210,12 @@ class DockerEngine:
                     return None
 
         await self._docker.ask(remove, slow=True)
+
+    async def replace_folders(self, container_id: str, folder: str, names: list[str]) -> None:
+        """See `ContainerEngine.replace_folders`."""
+        await self._docker.ask(
+            lambda client: replace_folders(client, container_id, folder, names), slow=True
+        )
 
     async def list(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """See `ContainerEngine.list`."""

@@ -212,6 +212,16 @@ class ContainerEngine(Protocol):
         """
         ...
 
+    async def replace_folders(self, container_id: str, folder: str, names: list[str]) -> None:
+        """Open a folder that is mounted in a container to everybody, and clear it of folders.
+
+        Args:
+            container_id: A container that is created and not started.
+            folder: Where it is mounted.
+            names: Folders in it, each of which becomes an empty file, whoever owns what it has.
+        """
+        ...
+
     async def list(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """Return all containers, stopped ones too, that carry these labels; `""` is any value."""
         ...

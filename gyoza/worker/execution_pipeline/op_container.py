@@ -8,21 +8,25 @@ of the worker.
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import trio
 
 from gyoza.models import ReleaseReason
 from gyoza.worker.containers.engine import ContainerExit, ContainerInfo, ContainerSpec, LogStream
+from gyoza.worker.containers.gpus import devices_in_use
+from gyoza.worker.containers.labels import of_gpus
 from gyoza.worker.containers.stop import end_containers, remove_container, stop_container
 from gyoza.worker.errors import (
     EngineError,
     EngineUnavailable,
+    GpusTaken,
     RunInterrupted,
 )
 from gyoza.worker.execution_pipeline.run_scope import RunScope, grace_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
+from gyoza.worker.logs.masker import Secrets
 from gyoza.worker.logs.output import ContainerOutput
 from gyoza.worker.run_record import Exit
 
@@ -44,13 +48,13 @@ class OpContainer:
     Args:
         scope: The run's scope.
         ctx: Tells what to run; gets the end of the output as `logs`.
-        gpu_ids: The GPUs it may use.
+        gpus: Names of the GPUs it may use, by their ids; of no matter for one that exists.
     """
 
-    def __init__(self, scope: RunScope, ctx: ExecutionContext, gpu_ids: list[int]) -> None:
+    def __init__(self, scope: RunScope, ctx: ExecutionContext, gpus: Mapping[int, str]) -> None:
         self._scope = scope
         self._ctx = ctx
-        self._gpu_ids = gpu_ids
+        self._gpus = gpus
         self._engine = scope.tools.engine
         self._run_id, self._name = scope.identity.run_id, scope.identity.name
         self._grace_s = grace_of(ctx)
@@ -64,6 +68,7 @@ class OpContainer:
 
         Raises:
             RunInterrupted: If the engine or the machine ended it.
+            GpusTaken: If it is not started, for want of the GPUs.
             EngineError: If the engine cannot run it.
         """
         async with self._gone_afterwards():
@@ -77,12 +82,10 @@ class OpContainer:
             raise RunInterrupted(
                 "The engine has lost the container's start.", ReleaseReason.ENGINE_RESTARTED
             )
-        if found and found.state == "created" and self._gpu_ids:
-            # An earlier life has made it, maybe for GPUs that are another run's by now.
-            await self._engine.remove(found.id)
-            found = None
         if found is None or found.state == "created":
             container_id = found.id if found else await self._create()
+            if self._gpus:
+                await self._require_gpus(container_id)
             async with self._output(container_id, attach=True) as output:
                 await self._start(container_id)
                 exited = await self._wait(container_id, output)
@@ -110,10 +113,21 @@ class OpContainer:
                 return late.id
             raise
 
+    async def _require_gpus(self, container_id: str) -> None:
+        """Look again now that others can see whose the GPUs are.
+
+        Raises:
+            GpusTaken: If somebody else has chosen the same meanwhile. Two may both give way; that
+                the earlier one went on would not do, since the engine does not tell who it was.
+        """
+        in_use = await devices_in_use(self._engine, but=container_id)
+        if both := in_use.intersection(self._gpus.values()):
+            raise GpusTaken(f"{', '.join(sorted(both))} went to another container.")
+
     async def _start(self, container_id: str) -> None:
         record = self._scope.record
         again = record.started_at is not None
-        await self._scope.in_thread(record.note_starting, self._gpu_ids)
+        await self._scope.in_thread(record.note_starting, [*self._gpus] or record.gpu_ids)
         self._asked_to_start = True
         try:
             # Shielded so that it is known whether the container runs; the call has a deadline.
@@ -137,23 +151,42 @@ class OpContainer:
             output: Told of the exit.
             watched: It has not ended before somebody of ours looked.
         """
+        record = self._scope.record
         exited: ContainerExit | None = None
+        stopped: ContainerExit | None = None
+        limit = trio.move_on_after(self._time_left() if watched else math.inf)
         try:
-            with trio.move_on_after(self._time_left() if watched else math.inf):
+            with limit:
                 exited = await self._engine.wait(container_id)
         finally:
             if exited is None:
                 with self._told(), trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
-                    await stop_container(self._engine, self._name, self._grace_s)
+                    await self._scope.in_thread(record.note_stopping, limit.cancelled_caught)
+                    stopped = await stop_container(self._engine, self._name, self._grace_s)
                     self._ended = True
             output.container_exited(disturbed=exited is not None and exited.disturbed)
         self._ended = True
         if exited is None:
-            return Exit(ENDED_FROM_OUTSIDE[0], timed_out=True)
-        from_outside = exited.exit_code in ENDED_FROM_OUTSIDE and not exited.oom_killed
-        if from_outside and (exited.unseen or not watched):
+            for_memory = stopped is not None and stopped.oom_killed
+            return Exit(ENDED_FROM_OUTSIDE[0], for_memory, timed_out=True)
+        return self._judged(exited, watched=watched)
+
+    def _judged(self, exited: ContainerExit, *, watched: bool) -> Exit:
+        """Return the op's own end, or that at its time limit.
+
+        Raises:
+            RunInterrupted: If the engine, the machine or an earlier life of the worker ended it.
+            EngineError: If the engine could not run it.
+        """
+        record = self._scope.record
+        by_signal = exited.exit_code in ENDED_FROM_OUTSIDE
+        if by_signal and record.timed_out:
+            return Exit(exited.exit_code, exited.oom_killed, timed_out=True)
+        for_memory = exited.oom_killed and exited.exit_code == ENDED_FROM_OUTSIDE[0]
+        unseen = not for_memory and (exited.unseen or not watched)
+        if by_signal and (unseen or record.stopping):
             raise RunInterrupted(
-                f"The container was ended (exit code {exited.exit_code}) while nobody watched it.",
+                f"The container was ended (exit code {exited.exit_code}), and not by the op.",
                 ReleaseReason.ENGINE_RESTARTED if exited.unseen else ReleaseReason.WORKER_RESTARTED,
             )
         if exited.error:
@@ -167,17 +200,25 @@ class OpContainer:
         return max(0.0, started_at + timeout_s - time.time())
 
     def _spec(self) -> ContainerSpec:
-        constraints = self._ctx.constraints
+        policy = self._scope.tools.settings.policy
+        cpu, ram_mb = self._ctx.constraints.get("cpu"), self._ctx.constraints.get("ram_mb")
+        policy.require_allowed(self._ctx.image, cpu, ram_mb)
         return ContainerSpec(
             name=self._name,
             image=self._ctx.image,
             command=self._ctx.extras.get("command"),
             env=self._ctx.env_vars,
-            labels=self._scope.identity.labels,
+            labels=self._scope.identity.labels | of_gpus(self._gpus.values()),
             volumes=self._ctx.volumes,
-            cpu=constraints.get("cpu"),
-            ram_mb=constraints.get("ram_mb"),
-            gpu_ids=self._gpu_ids,
+            cpu=cpu or policy.max_cpu,
+            ram_mb=ram_mb or policy.max_ram_mb,
+            gpus=[*self._gpus.values()],
+            network=policy.network,
+            user=policy.user,
+            runtime=policy.runtime,
+            read_only=policy.read_only,
+            pids_limit=policy.pids_limit,
+            shm_mb=policy.shm_mb,
         )
 
     @asynccontextmanager
@@ -207,8 +248,10 @@ class OpContainer:
     async def _output(self, container_id: str, *, attach: bool) -> AsyncGenerator[ContainerOutput]:
         """Follow the container's output, to its end if it exits, in the run's nursery."""
         scope = self._scope
+        names = [*scope.record.run.secrets, *scope.tools.settings.secret_env]
+        secrets = Secrets.of_variables(names, self._ctx.env_vars, self._run_id)
         output = ContainerOutput(
-            scope.record, scope.reporter, scope.shipper.grown, scope.tools.files
+            scope.record, scope.reporter, scope.shipper.grown, scope.tools.files, secrets
         )
         following, followed = trio.CancelScope(), trio.Event()
 

@@ -1,5 +1,5 @@
 """What must outlive the worker's process of a run: the files of its run directory."""
 
-from gyoza.worker.run_record.record import Exit, Position, RunRecord, run_dir
+from gyoza.worker.run_record.record import EventCount, Exit, Position, RunRecord, run_dir
 
-__all__ = ["Exit", "Position", "RunRecord", "run_dir"]
+__all__ = ["EventCount", "Exit", "Position", "RunRecord", "run_dir"]

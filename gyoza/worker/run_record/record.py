@@ -1,7 +1,7 @@
 """The record of one attempt: all that the worker's next start must know of it.
 
 <work dir>/<worker>/<run>.<attempt>/   0700
-  journal   facts in order: the run as claimed, reports, `starting`, `exited`
+  journal   facts in order: the run as claimed, reports, `starting`, `stopping`, `exited`
   mark      how far the container's output has been taken
   log       the log text on its way to the server
   sent      how far reports and log text have been taken by the server
@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 from gyoza.models import OpRun, check_id
@@ -44,15 +44,34 @@ def run_dir(work_dir: Path, run_id: str, attempt: int) -> Path:
 
 
 @dataclass(frozen=True)
+class EventCount:
+    """How many INFO and ERROR events an attempt has told, of the few that it may tell.
+
+    Attributes:
+        sent: Those that were, or will be, sent.
+        size: Bytes of these.
+        infos: INFO that were left out.
+        errors: ERROR that were left out.
+    """
+
+    sent: int = 0
+    size: int = 0
+    infos: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True)
 class Position:
     """How far a container's output has been taken: bytes of each stream that are dealt with.
 
     Attributes:
         line_starts: Whether each stream goes on at the beginning of a line.
+        events: How many events were among them.
     """
 
     taken: Sequence[int] = (0, 0)
     line_starts: Sequence[bool] = (True, True)
+    events: EventCount = EventCount()
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,8 @@ class RunRecord:
         position: How far its output has been taken.
         started_at: Seconds since 1970 when the container was about to start; None before that.
         gpu_ids: The GPUs it was given.
+        stopping: Its container has been sent a signal, or is about to be.
+        timed_out: That is for its time limit.
         exited: How the container ended, once it has.
         end: The report of the attempt's end, once there is one.
         unsent: Reports that an earlier life has left, in order.
@@ -91,9 +112,12 @@ class RunRecord:
         mark, sent = self._mark.read(), self._sent.read()
         self.started_at: float | None = None
         self.gpu_ids: list[int] = []
+        self.stopping = self.timed_out = False
         self.exited: Exit | None = None
         self.end: Fact | None = None
-        self.position = Position(mark.get("taken", (0, 0)), mark.get("line_starts", (True, True)))
+        told: Sequence[int] = mark.get("events", ())
+        starts = mark.get("line_starts", (True, True))
+        self.position = Position(mark.get("taken", (0, 0)), starts, EventCount(*told))
         self._event_seq: int = mark.get("seq", 0)
         self._seq_sent: int = sent.get("seq", 0)
         self.log_sent: int = sent.get("log", 0)
@@ -139,6 +163,14 @@ class RunRecord:
         self.started_at, self.gpu_ids = time.time(), gpu_ids
         self._note({"fact": "starting", "at": self.started_at, "gpu_ids": gpu_ids})
 
+    def note_stopping(self, timed_out: bool) -> None:
+        """Note that the container is about to be stopped; what it exits with may be our doing.
+
+        Not forced to the disk, so that no stop waits for it: a power cut ends the container, too.
+        """
+        self.stopping, self.timed_out = True, timed_out
+        self._note({"fact": "stopping", "timed_out": timed_out}, sync=False)
+
     def note_exit(self, exited: Exit) -> None:
         """Note how the container ended; from now on it may be removed."""
         self.exited = exited
@@ -172,7 +204,8 @@ class RunRecord:
             self._event_seq = events[-1]["seq"]
         self.position = position
         mark = {"log": self.spool.size, "cut": self.spool.cut, "seq": self._event_seq}
-        self._mark.write(mark | asdict(position))
+        # The counts without their names: a slot has little room.
+        self._mark.write(mark | asdict(position) | {"events": astuple(position.events)})
 
     def note_sent(self, *, seq: int = 0, log: int = 0) -> None:
         """Remember what the server has taken, so that it is not sent again."""
@@ -196,6 +229,8 @@ class RunRecord:
             match fact:
                 case {"fact": "starting", "at": at, "gpu_ids": gpu_ids}:
                     self.started_at, self.gpu_ids = at, gpu_ids
+                case {"fact": "stopping", "timed_out": timed_out}:
+                    self.stopping, self.timed_out = True, timed_out
                 case {"fact": "exited", "exit": ended}:
                     self.exited = Exit(**ended)
                 case {"fact": "report", "report": report}:

@@ -1,6 +1,6 @@
 """What a worker is and does, as its heartbeats tell the server."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from gyoza.models import OpRunState
@@ -11,18 +11,40 @@ class GPU:
     """Representation of a single GPU.
 
     Attributes:
-        id: Index of the GPU as the driver counts them, from 0.
+        id: Index of the GPU as the driver counts them, from 0; of MIG instance m of GPU n it is
+            100 * (n + 1) + m.
         vram_mb: Its memory in MB.
-        tags: What a run can ask for, such as `cuda` and `nvidia-a100`.
+        tags: What a run can ask for, such as `cuda` and `nvidia-a100`; `mig` for a MIG instance.
     """
 
     id: int
     vram_mb: int
     tags: list[str] = field(default_factory=list[str])
 
+    @property
+    def device(self) -> str:
+        """What container engines call it: its UUID where the driver tells one, else its index."""
+        return str(self.id)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-compatible form."""
-        return asdict(self)
+        return {"id": self.id, "vram_mb": self.vram_mb, "tags": list(self.tags)}
+
+
+@dataclass
+class NamedGPU(GPU):
+    """A GPU with the name that it keeps whatever happens to the driver's numbering.
+
+    Attributes:
+        uuid: `GPU-…`, or `MIG-…` for a MIG instance; its place where the driver tells none.
+    """
+
+    uuid: str = ""
+
+    @property
+    def device(self) -> str:
+        """See `GPU.device`."""
+        return self.uuid or super().device
 
 
 @dataclass
@@ -41,7 +63,11 @@ class Resources:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-compatible form."""
-        return asdict(self)
+        return {
+            "cpu_cores": self.cpu_cores,
+            "ram_mb": self.ram_mb,
+            "gpus": [gpu.to_dict() for gpu in self.gpus],
+        }
 
 
 @dataclass

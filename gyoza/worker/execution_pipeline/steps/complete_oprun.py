@@ -11,10 +11,26 @@ from gyoza.worker.op_io.outputs import read_outputs
 
 SIGKILL_CODE = 137
 
-# Codes of shells and of the engine's init.
+# Codes of shells and of the engine's init. Signals are Linux's, whatever the worker runs on; a
+# program may as well choose such a code by itself, which nobody can tell from outside.
+_BY = ": that of a program ended by"
 _MEANINGS = {
     126: ": its command could not be executed",
     127: ": its command was not found in the image",
+    129: f"{_BY} SIGHUP",
+    130: f"{_BY} SIGINT",
+    131: f"{_BY} SIGQUIT",
+    132: f"{_BY} SIGILL (an instruction that this processor does not know)",
+    134: f"{_BY} SIGABRT (it gave itself up)",
+    135: f"{_BY} SIGBUS (often /dev/shm or another memory file is full)",
+    136: f"{_BY} SIGFPE (such as a division by zero)",
+    137: f"{_BY} SIGKILL, which gyoza did not send; perhaps the machine ran out of memory",
+    139: f"{_BY} SIGSEGV (an invalid memory access)",
+    141: f"{_BY} SIGPIPE",
+    143: f"{_BY} SIGTERM, which gyoza did not send",
+    152: f"{_BY} SIGXCPU (its limit of CPU time)",
+    153: f"{_BY} SIGXFSZ (its limit of file size)",
+    159: f"{_BY} SIGSYS (a system call that is not allowed)",
 }
 
 logger = logging.getLogger(__name__)
@@ -39,6 +55,9 @@ async def complete_oprun(ctx: ExecutionContext) -> ExecutionContext:
         await report_failed(ctx, *_failure(ctx))
         return ctx
     scope = scope_of(ctx)
+    if ctx.extras.get("oom_killed"):
+        told = f"A process of the op was killed for using {_too_much(ctx)}; the op went on."
+        scope.reporter.note(EventType.INFO, told)
     ctx.outputs = await scope.in_thread(read_outputs, scope.record.directory)
     try:
         await scope.report_end(EventType.COMPLETED, "completed", ctx.outputs, summary_of(ctx))
@@ -52,17 +71,21 @@ async def complete_oprun(ctx: ExecutionContext) -> ExecutionContext:
 
 
 def _failure(ctx: ExecutionContext) -> tuple[FailureReason, str]:
-    """Return why a container with this exit code failed, and the sentence for it."""
+    """Return why a container with this exit code failed, and the sentence for it.
+
+    The engine's flag alone tells no more than that some process was killed for memory: an op that
+    lived on and chose its exit code may have failed of anything.
+    """
     killed_for_memory = ctx.extras.get("oom_killed", False)
     if killed_for_memory and ctx.exit_code == SIGKILL_CODE:
-        limit = ctx.constraints.get("ram_mb")
-        allowed = f"its limit of {limit} MB" if limit else "what the machine had"
-        return (
-            FailureReason.OUT_OF_MEMORY,
-            f"The op was killed for using more memory than {allowed}.",
-        )
+        return FailureReason.OUT_OF_MEMORY, f"The op was killed for using {_too_much(ctx)}."
     meaning = _MEANINGS.get(ctx.exit_code or 0, "")
     sentence = f"The op exited with code {ctx.exit_code}{meaning}."
     if killed_for_memory:
-        sentence += " One of its processes had been killed for memory."
+        sentence += f" Before that one of its processes was killed for using {_too_much(ctx)}."
     return FailureReason.EXIT_CODE, sentence
+
+
+def _too_much(ctx: ExecutionContext) -> str:
+    limit = ctx.constraints.get("ram_mb")
+    return f"more memory than {f'its limit of {limit} MB' if limit else 'what the machine had'}"

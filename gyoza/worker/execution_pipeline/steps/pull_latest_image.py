@@ -20,11 +20,16 @@ async def pull_latest_image(ctx: ExecutionContext) -> ExecutionContext:
 
     Raises:
         ImagePullError: If the image cannot be pulled and none that was built here stands in.
+        PolicyRefused: If this worker does not allow the image.
         ImageNotFound: If the policy is `never` and the engine does not have the image.
     """
     scope = scope_of(ctx)
     if scope.record.started_at is not None:  # its container is there already
         return ctx
+    constraints = ctx.constraints
+    scope.tools.settings.policy.require_allowed(
+        ctx.image, constraints.get("cpu"), constraints.get("ram_mb")
+    )
     pull = partial(
         scope.tools.pulls.ensure,
         ctx.image,

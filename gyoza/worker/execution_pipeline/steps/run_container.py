@@ -1,11 +1,19 @@
 """Run container step - executes container and streams logs."""
 
-from gyoza.worker.errors import OpTimedOut
+import logging
+from functools import partial
+
+from gyoza.worker.backoff import Backoff
+from gyoza.worker.containers.gpus import devices_in_use
+from gyoza.worker.containers.stop import end_containers
+from gyoza.worker.errors import GpusTaken, OpTimedOut
 from gyoza.worker.execution_pipeline.op_container import OpContainer
-from gyoza.worker.execution_pipeline.run_scope import scope_of
+from gyoza.worker.execution_pipeline.run_scope import RunScope, grace_of, scope_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.logs.tail import MAX_TAIL
 from gyoza.worker.run_record import Exit
+
+logger = logging.getLogger(__name__)
 
 
 class RunContainer:
@@ -29,7 +37,10 @@ class RunContainer:
         exited = await self._exit(ctx)
         if exited.timed_out:
             limit = ctx.extras["timeout_s"]
-            raise OpTimedOut(f"The op ran longer than its limit of {limit:g} s.")
+            sentence = f"The op ran longer than its limit of {limit:g} s."
+            if exited.oom_killed:
+                sentence += " Before its end one of its processes was killed for memory."
+            raise OpTimedOut(sentence)
         ctx.exit_code = exited.exit_code
         ctx.extras["oom_killed"] = exited.oom_killed
         return ctx
@@ -38,12 +49,29 @@ class RunContainer:
         scope = scope_of(ctx)
         record = scope.record
         if record.started_at is None:
-            async with scope.tools.gpus.hold(ctx.constraints.get("vram_mb") or 0) as gpu_ids:
-                ctx.extras["gpu_ids"] = gpu_ids
-                return await OpContainer(scope, ctx, gpu_ids).run()
-        # In an earlier life of the worker; its GPUs are reserved for as long as the run is here.
+            return await _run_on_gpus(ctx, scope)
+        # In an earlier life of the worker; by its labels the container holds its GPUs.
         ctx.extras["gpu_ids"] = record.gpu_ids
         if record.exited is None:
-            return await OpContainer(scope, ctx, record.gpu_ids).run()
+            return await OpContainer(scope, ctx, {}).run()
         ctx.logs = await scope.in_thread(record.spool.end, MAX_TAIL)
         return record.exited
+
+
+async def _run_on_gpus(ctx: ExecutionContext, scope: RunScope) -> Exit:
+    """Run a container that has never started, on GPUs that nobody else on this machine has."""
+    engine, vram_mb = scope.tools.engine, ctx.constraints.get("vram_mb") or 0
+    in_use = partial(scope.through_outages, partial(devices_in_use, engine))
+    left, backoff = not scope.record.fresh, Backoff()
+    while True:
+        if left and vram_mb:
+            # Made for GPUs that are another run's by now, and by its labels it holds them.
+            await end_containers(engine, scope.identity.key, grace_of(ctx))
+        async with scope.tools.gpus.hold(vram_mb, in_use) as gpus:
+            ctx.extras["gpu_ids"] = [*gpus]
+            try:
+                return await OpContainer(scope, ctx, gpus).run()
+            except GpusTaken as taken:
+                logger.info("Run %s asks for GPUs once more: %s", ctx.oprun_id, taken)
+        left = True
+        await backoff.wait()
