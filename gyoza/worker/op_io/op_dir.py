@@ -39,6 +39,12 @@ def mounted_dir(run_dir: Path) -> Path:
     return run_dir / "gyoza"
 
 
+def folders_in(op_dir: Path) -> list[str]:
+    """Return the names of the folders in a folder; links are none."""
+    with os.scandir(op_dir) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
 def remove_op_dir(op_dir: Path) -> None:
     """Remove a folder, whatever an op has left in it; nothing if there is none.
 

@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from gyoza.worker.errors import OutputInvalid
 from gyoza.worker.op_io.op_dir import OUTPUT, mounted_dir
-from gyoza.worker.op_io.plain_data import Limits, NotPlainData, plain_copy
+from gyoza.worker.op_io.plain_data import Limits, NotPlainData, check_plain
 from gyoza.worker.op_io.plain_pickle import load_plain_pickle
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -18,6 +20,17 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # How pickles begin (protocols 2 and up, then 0 and 1) and JSON never does.
 _PICKLE_STARTS = (b"\x80", b"(", b"}")
+# What stands before each value and key but the first, and all that lies before it. It matches
+# anywhere and never goes back, so that no text takes longer than its length.
+_BEFORE_VALUE = re.compile(
+    r"""
+    (?: [^"\[{,:]++                         # numbers, white space, closing brackets
+      | "(?:[^"\\]++|\\.)*+"?               # a string
+      | [\[{](?=[\ \t\r\n]*+[\]}])         # the beginning of an empty list or dict
+    )*+
+    (?: [\[{,:] | \Z )""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
 def read_outputs(run_dir: Path, name: str = OUTPUT, limits: Limits | None = None) -> dict[str, Any]:
@@ -96,7 +109,9 @@ def _decode(data: bytes, limits: Limits) -> Any:
     if data.startswith(_PICKLE_STARTS):
         return load_plain_pickle(data, limits)
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        text = data.decode("utf-8-sig")
+        _check_count(text, limits)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except NotPlainData:
         raise
     except UnicodeDecodeError as error:
@@ -107,7 +122,15 @@ def _decode(data: bytes, limits: Limits) -> Any:
         raise NotPlainData("it holds a number of thousands of digits") from error
     except RecursionError as error:
         raise NotPlainData(f"it is nested deeper than {limits.depth} levels") from error
-    return plain_copy(value, limits)
+    check_plain(value, limits)
+    return value
+
+
+def _check_count(text: str, limits: Limits) -> None:
+    """Count the values before any is made: two bytes of JSON can become a hundred of memory."""
+    found = islice(_BEFORE_VALUE.finditer(text), limits.nodes + 2)
+    if sum(match.end() < len(text) for match in found) >= limits.nodes:
+        raise NotPlainData(f"it has more than {limits.nodes} values")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -15,6 +15,9 @@ from typing import Any, cast
 
 MAX_INT_BITS = 1024
 
+_PIECE = 64 * 1024
+"""Characters of a text that are turned into JSON at once, of which each can become 24 bytes."""
+
 
 class NotPlainData(ValueError):
     """A value that is not plain data; `str()` says why, without a full stop."""
@@ -43,8 +46,17 @@ def plain_copy(value: Any, limits: Limits) -> Any:
         NotPlainData: If it is not plain data within the limits. Nothing is copied before that is
             certain, so that a small value which refers to itself many times over costs nothing.
     """
-    _Check(limits).visit(value, None, 1)
+    check_plain(value, limits)
     return _copy(value)
+
+
+def check_plain(value: Any, limits: Limits) -> None:
+    """Do nothing if `value` is plain data within the limits.
+
+    Raises:
+        NotPlainData: If it is not.
+    """
+    _Check(limits).visit(value, None, 1)
 
 
 def _copy(value: Any) -> Any:
@@ -119,12 +131,16 @@ class _Check:
             raise NotPlainData(f"it has more than {self._limits.size} bytes as JSON")
 
     def _text_size(self, text: str, place: _Place | None) -> int:
-        if len(text) > self._limits.size:  # before copying it
-            raise NotPlainData(f"it has more than {self._limits.size} bytes as JSON")
+        """Return the bytes of a text as JSON, or of a part of it that is too much already."""
+        size = 2
         try:
-            return len(encode_basestring(text).encode())
+            for at in range(0, len(text), _PIECE):
+                size += len(encode_basestring(text[at : at + _PIECE]).encode()) - 2
+                if size > self._limits.size:
+                    break
         except UnicodeEncodeError:
             raise NotPlainData(f"{_at(place)} has text with half a surrogate pair") from None
+        return size
 
 
 def shorten(value: Any) -> str:

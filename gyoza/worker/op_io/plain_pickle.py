@@ -9,7 +9,7 @@ id.
 
 from collections.abc import Callable
 from pickletools import genops
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from gyoza.worker.op_io.plain_data import Limits, NotPlainData, plain_copy, shorten
 
@@ -70,23 +70,6 @@ class _Machine:
         self._stack: list[Any] = []
         self._aside: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
-        self._actions: dict[str, Callable[[Any], None]] = {
-            "PROTO": self._nothing,
-            "FRAME": self._nothing,
-            "STOP": self._nothing,
-            "MARK": self._mark,
-            "LIST": lambda _: self._push(self._above_mark()),
-            "TUPLE": lambda _: self._push(tuple(self._above_mark())),
-            "DICT": lambda _: self._push(self._set({}, self._above_mark())),
-            "APPEND": lambda _: self._append([self._stack.pop()]),
-            "APPENDS": lambda _: self._append(self._above_mark()),
-            "SETITEM": lambda _: self._update(self._pop(2)),
-            "SETITEMS": lambda _: self._update(self._above_mark()),
-        }
-        self._actions |= dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self._put)
-        self._actions |= dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), self._get)
-        self._actions["MEMOIZE"] = lambda _: self._put(len(self._memo))
-        self._actions |= dict.fromkeys(_NUMBERS | _TEXTS, self._push)
 
     def step(self, name: str, argument: Any) -> None:
         """Carry out one instruction."""
@@ -98,7 +81,7 @@ class _Machine:
         elif name in _TUPLE_LENGTH:
             self._push(tuple(self._pop(_TUPLE_LENGTH[name])))
         elif name in self._actions:
-            self._actions[name](argument)
+            self._actions[name](self, argument)
         else:
             raise NotPlainData(f"it holds {self._describe(name, argument)}")
 
@@ -106,7 +89,8 @@ class _Machine:
         """Return the one value left."""
         if self._aside or len(self._stack) != 1:
             raise NotPlainData("the pickle is damaged")
-        return self._stack[0]
+        self._memo.clear()  # before anything is copied
+        return self._stack.pop()
 
     def _nothing(self, _argument: Any) -> None:
         pass
@@ -130,20 +114,41 @@ class _Machine:
         self._aside.append(self._stack)
         self._stack = []
 
+    def _make_list(self, _argument: Any) -> None:
+        self._push(self._above_mark())
+
+    def _make_tuple(self, _argument: Any) -> None:
+        self._push(tuple(self._above_mark()))
+
+    def _make_dict(self, _argument: Any) -> None:
+        self._push(self._set({}, self._above_mark()))
+
     def _above_mark(self) -> list[Any]:
         values, self._stack = self._stack, self._aside.pop()
         return values
 
+    def _append_one(self, _argument: Any) -> None:
+        self._append(self._pop(1))
+
+    def _append_many(self, _argument: Any) -> None:
+        self._append(self._above_mark())
+
     def _append(self, values: list[Any]) -> None:
         target = self._stack[-1]
-        if type(target) is not list:
-            raise TypeError(target)
+        if type(target) is not list:  # named by its type: to print the value could take for ever
+            raise TypeError(type(target))
         cast("list[Any]", target).extend(values)
+
+    def _update_one(self, _argument: Any) -> None:
+        self._update(self._pop(2))
+
+    def _update_many(self, _argument: Any) -> None:
+        self._update(self._above_mark())
 
     def _update(self, pairs: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not dict:
-            raise TypeError(target)
+            raise TypeError(type(target))
         self._set(cast("dict[str, Any]", target), pairs)
 
     def _set(self, target: dict[str, Any], pairs: list[Any]) -> dict[str, Any]:
@@ -158,6 +163,9 @@ class _Machine:
         if len(self._memo) > self._values:  # a pickler memoises a value once at most
             raise ValueError(slot)
 
+    def _put_next(self, _argument: Any) -> None:
+        self._put(len(self._memo))
+
     def _get(self, slot: int) -> None:
         self._stack.append(self._memo[slot])
 
@@ -168,3 +176,19 @@ class _Machine:
         if name == "STACK_GLOBAL":
             return f"{what} of {' '.join(shorten(part) for part in self._stack[-2:])}"
         return what
+
+    _actions: ClassVar[dict[str, Callable[["_Machine", Any], None]]] = {
+        **dict.fromkeys(("PROTO", "FRAME", "STOP"), _nothing),
+        **dict.fromkeys(_NUMBERS | _TEXTS, _push),
+        **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
+        **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
+        "MEMOIZE": _put_next,
+        "MARK": _mark,
+        "LIST": _make_list,
+        "TUPLE": _make_tuple,
+        "DICT": _make_dict,
+        "APPEND": _append_one,
+        "APPENDS": _append_many,
+        "SETITEM": _update_one,
+        "SETITEMS": _update_many,
+    }
