@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,6 +14,9 @@ from gyoza.cli.errors import ExitCode, explain
 from gyoza.cli.flags import takes
 from gyoza.cli.output import console, print_json
 from gyoza.cli.session import Json, Server
+
+if TYPE_CHECKING:
+    from gyoza.worker.containers.engine import EngineInfo
 
 GB = 1024**3
 NEEDED_GB, WANTED_GB = 1.0, 5.0
@@ -46,7 +50,7 @@ def doctor(server: Server, as_json: Json = False) -> None:
     Exits with 1 if something is missing that runs need; they can do without a GPU.
     """
     checks = [
-        _docker(),
+        *_docker(),
         *_server_and_key(server),
         _disk(),
         _gpu(),
@@ -75,20 +79,24 @@ def _failed(name: str, error: Exception) -> Check:
     return Check(name, Verdict.FAIL, known[0])
 
 
-def _docker() -> Check:
+def _docker() -> Iterator[Check]:
     import trio
 
     from gyoza.worker.containers.docker_engine import open_docker_engine
     from gyoza.worker.errors import WorkerError
 
-    async def ask() -> str:
+    async def ask() -> "EngineInfo":
         async with open_docker_engine(concurrency=1, deadline_s=PATIENCE_S) as engine:
-            return (await engine.info()).version
+            return await engine.info()
 
     try:
-        return Check("Docker", Verdict.OK, f"Engine {trio.run(ask)} answers.")
+        info = trio.run(ask)
     except WorkerError as error:
-        return _failed("Docker", error)
+        yield _failed("Docker", error)
+        return
+    yield Check("Docker", Verdict.OK, f"Engine {info.version} answers.")
+    if info.warning:
+        yield Check("Docker", Verdict.WARN, info.warning)
 
 
 def _server_and_key(server: Server) -> Iterator[Check]:

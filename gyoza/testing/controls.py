@@ -33,6 +33,7 @@ class EngineControls:
         containers: Those that exist, by id.
         calls: Every call as (method, container's name or image), in order.
         failures: Method to the error that its next call raises, once, without any effect.
+        unlimited: What it says it cannot limit.
         lost_answers: Methods of which the next call has its effect and raises
             `EngineUnavailable`, once: create, start, ask_to_stop, kill or remove.
     """
@@ -42,6 +43,7 @@ class EngineControls:
         self.calls: list[tuple[str, str]] = []
         self.failures: dict[str, EngineError] = {}
         self.lost_answers: set[str] = set()
+        self.unlimited: tuple[str, ...] = ()
         self._nursery = nursery
         self._images: dict[str, FakeImage] = {}
         self._gates: dict[str, Gate] = {}

@@ -27,7 +27,7 @@ class FakeContainerEngine(EngineControls):
     async def info(self) -> EngineInfo:
         """See `ContainerEngine.info`."""
         await self._called("info")
-        return EngineInfo(version="fake", data_root="/")
+        return EngineInfo(version="fake", data_root="/", unlimited=self.unlimited)
 
     async def find_image(self, image: str) -> ImageInfo | None:
         """See `ContainerEngine.find_image`."""

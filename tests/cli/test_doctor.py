@@ -94,6 +94,16 @@ def test_with_json_it_is_one_document(gyoza: Gyoza, engine: Scripted, server: Sc
     assert answer["checks"][4]["verdict"] == "warn"
 
 
+def test_an_engine_that_cannot_limit_containers_is_told(
+    gyoza: Gyoza, server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlimited = ENGINE | {"MemoryLimit": False, "PidsLimit": False, "CpuCfsQuota": True}
+    with scripted_server(Answer(unlimited)) as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.url.replace("http", "tcp"))
+        said = gyoza("doctor").out
+    assert "! Docker  The Docker Engine cannot limit memory, processes of containers" in said
+
+
 def test_without_docker_it_says_what_to_do(
     gyoza: Gyoza, server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

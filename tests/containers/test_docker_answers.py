@@ -54,6 +54,16 @@ async def test_a_refusal_is_told_in_the_engines_words(scripted: Script) -> None:
             await engine.remove("x")
 
 
+async def test_the_page_of_a_proxy_that_forbids_a_call_is_told_by_its_status(
+    scripted: Script,
+) -> None:
+    page = b"<html><body><h1>403 Forbidden</h1>\n</body></html>\n"
+    head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n" % len(page)
+    async with scripted({b"/kill": head + page}) as engine:
+        with pytest.raises(EngineError, match=r"refused: 403 Forbidden\.$"):
+            await engine.kill("x")
+
+
 async def test_gpus_without_the_toolkit_say_what_to_install(scripted: Script) -> None:
     words = 'could not select device driver "" with capabilities: [[gpu]]'
     async with scripted({b"/start": answer(500, {"message": words})}) as engine:

@@ -313,3 +313,16 @@ def test_settings_come_from_the_environment_and_flags_win() -> None:
     assert (settings.max_runs, settings.idle_exit_s, settings.min_free_mb) == (3, 60, 0)
     assert settings.drain_timeout_s == 0
     assert settings.grace_s == 10
+
+
+async def test_a_worker_says_so_if_the_engine_cannot_limit_containers(
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine.unlimited = ("memory",)
+    with trio.fail_after(10):
+        async with start_worker():
+            pass
+    assert "cannot limit memory of containers" in caplog.text

@@ -120,7 +120,10 @@ def registry_headers(client: Any, repository: str) -> dict[str, str]:
 
 def words_of(error: Any) -> str:
     """Return the engine's explanation for a refusal, without its full stop."""
-    return str(getattr(error, "explanation", None) or error).strip().rstrip(".")
+    words = str(getattr(error, "explanation", None) or error).strip().rstrip(".")
+    if words.startswith("<"):  # the page of a proxy before the engine
+        return f"{error.status_code} {error.response.reason}"
+    return words
 
 
 def _translate(error: Exception, host: str) -> EngineError:

@@ -30,6 +30,9 @@ from gyoza.worker.containers.engine import (
 
 _errors: Any = docker.errors
 
+LIMITS = {"cpu": "CpuCfsQuota", "memory": "MemoryLimit", "processes": "PidsLimit"}
+"""What of a container is limited, by the field in which the engine says whether it can."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -65,7 +68,8 @@ class DockerEngine:
     async def info(self) -> EngineInfo:
         """See `ContainerEngine.info`."""
         info = await self._docker.ask(lambda client: client.info())
-        return EngineInfo(version=info["ServerVersion"], data_root=info["DockerRootDir"])
+        unlimited = tuple(what for what, limit in LIMITS.items() if not info.get(limit, True))
+        return EngineInfo(info["ServerVersion"], info["DockerRootDir"], unlimited)
 
     async def find_image(self, image: str) -> ImageInfo | None:
         """See `ContainerEngine.find_image`."""

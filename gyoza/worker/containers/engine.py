@@ -94,10 +94,26 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What the engine says of itself."""
+    """What the engine says of itself.
+
+    Attributes:
+        unlimited: What of `cpu`, `memory` and `processes` it cannot limit: it ignores such limits,
+            without a word when a container is created.
+    """
 
     version: str
     data_root: str
+    unlimited: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """What a person should know of it, in a sentence."""
+        if not self.unlimited:
+            return None
+        return (
+            f"The Docker Engine cannot limit {', '.join(self.unlimited)} of containers: an op can "
+            "take all there is. Rootless Docker needs cgroup v2 for that."
+        )
 
 
 class LogStream(Protocol):

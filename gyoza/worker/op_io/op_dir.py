@@ -7,7 +7,7 @@
 
 import os
 import secrets
-import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from gyoza.worker.errors import OpDirNotRemoved
@@ -55,19 +55,17 @@ def remove_op_dir(op_dir: Path) -> None:
         OpDirNotRemoved: If something cannot be removed, such as another user's files when the
             worker does not run as root.
     """
-    try:
-        top = os.open(op_dir, _DIRECTORY)
-    except FileNotFoundError:
+    if not os.path.lexists(op_dir):
         return
-    except OSError as error:
-        raise _not_removed(op_dir, error) from error
     try:
-        failure = _empty(top)
-    finally:
-        os.close(top)
-    try:
-        if failure:
-            raise failure
+        top = _open_writable(op_dir)
+        try:
+            emptying = _Emptying(top)
+            emptying.run()
+        finally:
+            os.close(top)
+        if emptying.failure:
+            raise emptying.failure
         op_dir.rmdir()
     except OSError as error:
         raise _not_removed(op_dir, error) from error
@@ -80,68 +78,67 @@ def _not_removed(op_dir: Path, error: OSError) -> OpDirNotRemoved:
     )
 
 
-class _FirstFailure:
-    """Context that goes on after an OSError and keeps the first one."""
+class _Emptying:
+    """Empties a folder, going on after failures; keeps the first that remains.
 
-    def __init__(self) -> None:
-        self.error: OSError | None = None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
-        if isinstance(error, OSError):
-            self.error = self.error or error
-            return True
-        return False
-
-
-def _empty(top: int) -> OSError | None:
-    """Remove all that is in `top`; return the first failure.
-
-    The folders within a folder are moved up into `top` before it is removed: so no path ever grows
-    long and no descriptor is held for each level, however deep an op nests.
+    The folders within a folder are moved up into the top before it is removed: so no path ever
+    grows long and no descriptor is held for each level, however deep an op nests. Names are taken
+    as they are read: a million of them need no memory.
     """
-    failure = _FirstFailure()
-    pending = os.listdir(top)
-    while pending:
-        with failure:
-            name = pending.pop()
-            if _remove(name, top):
-                continue
-            folder = _open_writable(name, top)
-            try:
-                for child in os.listdir(folder):
-                    with failure:
-                        if not _remove(child, folder):
-                            pending.append(_move(child, folder, top))
-            finally:
-                os.close(folder)
-            os.rmdir(name, dir_fd=top)
-    return failure.error
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._progress = True
+        self.failure: OSError | None = None
+
+    def run(self) -> None:
+        """Go through the folder until nothing more can be removed.
+
+        Once is not enough: what is moved, or changes place while others go, may be passed over.
+        """
+        while self._progress:
+            self._progress, self.failure = False, None
+            self._each(self._top, self._remove)
+
+    def _each(self, folder: int, take_away: Callable[[os.DirEntry[str], int], None]) -> None:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    take_away(entry, folder)
+                    self._progress = True
+                except OSError as error:
+                    self.failure = self.failure or error
+
+    def _remove(self, entry: os.DirEntry[str], top: int) -> None:
+        if _is_removed(entry, top):
+            return
+        folder = _open_writable(entry.name, top)
+        try:
+            self._each(folder, self._remove_or_move)
+        finally:
+            os.close(folder)
+        os.rmdir(entry.name, dir_fd=top)
+
+    def _remove_or_move(self, entry: os.DirEntry[str], folder: int) -> None:
+        if _is_removed(entry, folder):
+            return
+        os.close(_open_writable(entry.name, folder))  # for its entry `..` changes
+        os.rename(entry.name, secrets.token_hex(16), src_dir_fd=folder, dst_dir_fd=self._top)
 
 
-def _remove(name: str, folder: int) -> bool:
+def _is_removed(entry: os.DirEntry[str], folder: int) -> bool:
     """Remove an entry; return False if it is a folder with something in it."""
-    if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-        os.unlink(name, dir_fd=folder)
+    if not entry.is_dir(follow_symlinks=False):
+        os.unlink(entry.name, dir_fd=folder)
         return True
     try:
-        os.rmdir(name, dir_fd=folder)
+        os.rmdir(entry.name, dir_fd=folder)
     except OSError:
         return False
     return True
 
 
-def _move(name: str, folder: int, top: int) -> str:
-    """Move a folder up into `top`; return its new name there."""
-    os.close(_open_writable(name, folder))  # for its entry `..` changes
-    moved = secrets.token_hex(16)
-    os.rename(name, moved, src_dir_fd=folder, dst_dir_fd=top)
-    return moved
-
-
-def _open_writable(name: str, folder: int) -> int:
+def _open_writable(name: str | Path, folder: int | None = None) -> int:
     try:
         opened = os.open(name, _DIRECTORY, dir_fd=folder)
     except PermissionError:

@@ -135,8 +135,8 @@ class _Machine:
 
     def _append(self, values: list[Any]) -> None:
         target = self._stack[-1]
-        if type(target) is not list:  # named by its type: to print the value could take for ever
-            raise TypeError(type(target))
+        if type(target) is not list:
+            raise TypeError(shorten(target))
         cast("list[Any]", target).extend(values)
 
     def _update_one(self, _argument: Any) -> None:
@@ -148,7 +148,7 @@ class _Machine:
     def _update(self, pairs: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not dict:
-            raise TypeError(type(target))
+            raise TypeError(shorten(target))
         self._set(cast("dict[str, Any]", target), pairs)
 
     def _set(self, target: dict[str, Any], pairs: list[Any]) -> dict[str, Any]:

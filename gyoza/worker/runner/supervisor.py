@@ -90,6 +90,8 @@ async def open_worker(
         _check_access(client, settings)
         engine = engine or await stack.enter_async_context(open_docker_engine(concurrency=slots))
         info = await engine.info()
+        if info.warning:
+            logger.warning("%s", info.warning)
         readiness = Readiness()
         engine_watch = EngineWatch(engine, readiness)
         disks = [settings.work_dir, Path(info.data_root)]
