@@ -65,6 +65,20 @@ def _taken(response: httpx.Response) -> Json:
     return _object(response) if response.content else {}
 
 
+def _news(response: httpx.Response) -> Json:
+    """A worker stops runs by these answers, so that each of their fields must be what it should."""
+    answer = _taken(response)
+    states = cast("Json", answer.get("states") or {})
+    if not all(isinstance(text, str) for pair in states.items() for text in pair):
+        raise TypeError("states are texts")
+    if not isinstance(answer.get("cursor", ""), str | None):
+        raise TypeError("a cursor is a text")
+    lease_s: Any = answer.get("lease_s")
+    if lease_s is not None and (type(lease_s) not in (int, float) or not 0 < lease_s < math.inf):
+        raise ValueError("a lease is a number of seconds")
+    return answer | {"states": states}
+
+
 def _runs(response: httpx.Response) -> list[Json]:
     runs = _object(response).get("runs", [])
     if not isinstance(runs, list):
@@ -114,6 +128,7 @@ def create_run(
     event_delivery: Json | None = None,
     command: list[str] | None = None,
     env_vars: dict[str, str] | None = None,
+    secrets: list[str] | None = None,
     tags: list[str] | None = None,
     timeout_s: float | None = None,
     grace_s: float | None = None,
@@ -121,6 +136,7 @@ def create_run(
 ) -> Call[Json]:
     """Create an ad-hoc run; a repeated `idempotency_key` answers with the same run.
 
+    `secrets` names those of `env_vars` whose values no answer shows and no log holds.
     `timeout_s` and `grace_s` are seconds: how long the container may run, and how long it has
     between the stop signal and SIGKILL, its worker's own setting unless given.
     """
@@ -133,6 +149,7 @@ def create_run(
         event_delivery=event_delivery,
         command=command,
         env_vars=env_vars,
+        secrets=secrets,
         tags=tags,
         timeout_s=timeout_s,
         grace_s=grace_s,
@@ -288,7 +305,7 @@ def heartbeat(
         "running_ops": running_ops or [],
         **more,
     }
-    return Call("POST", "/workers/heartbeat", _taken, body=body, retry=NEVER, max_bytes=SMALL)
+    return Call("POST", "/workers/heartbeat", _news, body=body, retry=NEVER, max_bytes=SMALL)
 
 
 def claim(
@@ -315,7 +332,7 @@ def get_changes(worker_id: str, *, after: str | None = None, wait_s: float = 0.0
     """Return `{"states": {run id: state}, "cursor"}` once others changed a run the worker holds."""
     params = _given(after=after, wait_s=wait_s or None)
     path = _path("workers", worker_id, "changes")
-    return Call("GET", path, _object, params=params, retry=NEVER, wait_s=wait_s, max_bytes=SMALL)
+    return Call("GET", path, _news, params=params, retry=NEVER, wait_s=wait_s, max_bytes=SMALL)
 
 
 def release_run(run_id: str, *, worker_id: str, attempt: int, reason: str) -> Call[Json]:

@@ -215,6 +215,45 @@ async def test_a_server_that_answers_a_claim_with_no_list_at_all(
             await server.wait_for_event("COMPLETED", "good")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        {"states": [1]},
+        {"states": {"good": 7}},
+        {"states": {"good": ["CANCELLED"]}},
+        {"states": "CANCELLED"},
+        {"lease_s": "long"},
+        {"lease_s": -1},
+        {"lease_s": float("nan")},
+        {"lease_s": float("inf")},
+        {"cursor": {"a": 1}},
+    ],
+    ids=ascii,
+)
+async def test_a_server_that_answers_heartbeats_and_changes_with_nonsense(
+    server: SmallServer, start_worker: StartWorker, engine: FakeContainerEngine, answer: Any
+) -> None:
+    engine.add_image("long", sleep_for_ever)
+    server.changes = [{"states": {}, "cursor": "1"}]
+    with trio.fail_after(10):
+        async with start_worker(drain_timeout_s=0, heartbeat_s=0.02) as worker:
+            server.submit("long", "long")
+            await server.wait_for_event("STARTED", "long")
+            server.odd_answer = answer
+            asked = len(server.requests)
+            await server.wait_until(lambda: server.requests[asked:].count(HEARTBEAT) > 3)
+            await server.wait_until(lambda: CHANGES in server.requests[asked:])
+            server.odd_answer = None
+            server.submit("good", "good")
+            await server.wait_for_event("COMPLETED", "good")
+            assert "long" in worker.active.ids
+
+
+HEARTBEAT = "POST /workers/heartbeat"
+CHANGES = "GET /workers/w1/changes"
+
+
 async def test_a_server_that_does_not_even_take_the_refusal(
     server: SmallServer, start_worker: StartWorker
 ) -> None:

@@ -30,6 +30,7 @@ class SmallServer:
     on_claim: Callable[[], None] | None = None
     generous: bool = False
     hand_out: Any = None
+    odd_answer: Any = None
     keeps_logs: bool = False
     logs: dict[str, str] = field(default_factory=dict[str, str])
     changes: list[Json] = field(default_factory=list[Json])
@@ -106,6 +107,8 @@ class SmallServer:
         if refusals := self._refusals.get((method, path)):
             return refusals.pop()
         match method, path.strip("/").split("/"):
+            case _, ["workers", *_, "heartbeat" | "changes"] if self.odd_answer is not None:
+                return 200, self.odd_answer
             case "POST", ["workers", "heartbeat"]:
                 self.heartbeats.append(body)
                 states = self.told_at_heartbeats

@@ -39,6 +39,16 @@ class ContainerIdentity:
         """All labels the container carries."""
         return self.key | ({SERVER: self.server} if self.server else {})
 
+    @property
+    def cleanup_name(self) -> str:
+        """The name of the container with which the engine clears the attempt's folder."""
+        return f"{self.name}-cleanup"
+
+    @property
+    def cleanup_labels(self) -> dict[str, str]:
+        """All labels that one carries: the sweep finds it, and nobody as the attempt's own."""
+        return self.labels | {ATTEMPT: f"{self.attempt}-cleanup"} | of_gpus(())
+
     @classmethod
     def from_labels(cls, labels: Mapping[str, str]) -> "ContainerIdentity | None":
         """Read the labels back; None if they are not ours."""

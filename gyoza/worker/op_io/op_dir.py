@@ -8,6 +8,7 @@
 import os
 import secrets
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from gyoza.worker.errors import OpDirNotRemoved
@@ -39,10 +40,11 @@ def mounted_dir(run_dir: Path) -> Path:
     return run_dir / "gyoza"
 
 
-def folders_in(op_dir: Path) -> list[str]:
-    """Return the names of the folders in a folder; links are none."""
+def folders_in(op_dir: Path, most: int) -> list[str]:
+    """Return the names of the folders in a folder, or of `most` of them; links are none."""
     with os.scandir(op_dir) as entries:
-        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        folders = (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return [*islice(folders, most)]
 
 
 def remove_op_dir(op_dir: Path) -> None:

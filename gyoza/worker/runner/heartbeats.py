@@ -72,6 +72,5 @@ async def beat(worker: Worker) -> None:
         max_concurrency=worker.settings.max_concurrency,
         version=gyoza.__version__,
     )
-    lease_s = answer.get("lease_s")
-    worker.contact.note(sent_at, lease_s if isinstance(lease_s, int | float) else None)
-    worker.active.observe(answer.get("states", {}))
+    worker.contact.note(sent_at, answer.get("lease_s"))
+    worker.active.observe(answer["states"])

@@ -17,6 +17,8 @@ from gyoza.worker.op_io.op_dir import folders_in, remove_op_dir
 CLEANUP_S = 60.0
 """Seconds that removing the container may take with which the engine empties a folder."""
 
+NAMES_AT_ONCE = 10_000
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,15 +52,16 @@ async def cleanup_op_dir(ctx: ExecutionContext) -> ExecutionContext:
 
 async def _let_engine_clear(scope: RunScope, image: str, folder: Path) -> None:
     """Have the engine clear the folder of other users' folders, by a container never started."""
-    engine, name = scope.tools.engine, f"{scope.identity.name}-cleanup"
-    volumes = {str(folder): MOUNT}
-    spec = ContainerSpec(name=name, image=image, labels=scope.identity.labels, volumes=volumes)
+    engine, name = scope.tools.engine, scope.identity.cleanup_name
+    labels, volumes = scope.identity.cleanup_labels, {str(folder): MOUNT}
+    spec = ContainerSpec(name=name, image=image, labels=labels, volumes=volumes)
     try:
+        await remove_container(engine, name)  # that of an earlier life
         try:
             container_id = await engine.create(spec)
             await engine.replace_folders(container_id, MOUNT, [])
-            names = await scope.in_thread(folders_in, folder)
-            await engine.replace_folders(container_id, MOUNT, names)
+            while names := await scope.in_thread(folders_in, folder, NAMES_AT_ONCE):
+                await engine.replace_folders(container_id, MOUNT, names)
         finally:
             with trio.move_on_after(CLEANUP_S, shield=True):
                 await remove_container(engine, name)
