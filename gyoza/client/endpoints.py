@@ -76,7 +76,7 @@ def _news(response: httpx.Response) -> Json:
     lease_s: Any = answer.get("lease_s")
     if lease_s is not None and (type(lease_s) not in (int, float) or not 0 < lease_s < math.inf):
         raise ValueError("a lease is a number of seconds")
-    return answer | {"states": states}
+    return answer
 
 
 def _runs(response: httpx.Response) -> list[Json]:

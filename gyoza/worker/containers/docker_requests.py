@@ -19,8 +19,8 @@ LOG_CONFIG = {
 
 
 # What programs need that begin as root and give that up; nothing that reaches beyond the container.
-# Of Docker's own choice NET_RAW (forged packets), MKNOD, AUDIT_WRITE, SETFCAP, SETPCAP and SYS_CHROOT
-# are left out.
+# Left out of Docker's own choice: NET_RAW (forged packets), MKNOD, AUDIT_WRITE, SETFCAP, SETPCAP,
+# SYS_CHROOT.
 CAPABILITIES = [
     *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"),
     *("KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"),

@@ -73,4 +73,4 @@ async def beat(worker: Worker) -> None:
         version=gyoza.__version__,
     )
     worker.contact.note(sent_at, answer.get("lease_s"))
-    worker.active.observe(answer["states"])
+    worker.active.observe(answer.get("states") or {})

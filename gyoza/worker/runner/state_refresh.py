@@ -61,7 +61,7 @@ async def _follow_changes(worker: Worker) -> None:
             await backoff.wait()
             continue
         backoff.reset()
-        worker.active.observe(answer["states"])
+        worker.active.observe(answer.get("states") or {})
         following = answer.get("cursor")
         if following == cursor:  # nothing new: a server that does not wait is not pressed
             await trio.sleep_until(asked_at + POLL_S)
