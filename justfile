@@ -39,6 +39,10 @@ test *ARGS: setup
 chaos *ARGS: setup
     .ci/with-engine {{ python }} -m tests.chaos "$@"
 
+# Fuzz what reads other people's data: all targets for a short time, or TARGET --seconds N
+fuzz *ARGS: setup
+    {{ python }} -m tests.fuzz "$@"
+
 # Check style, types and hazards of async code
 lint: setup
     .venv/bin/ruff check gyoza tests
@@ -46,11 +50,13 @@ lint: setup
     find gyoza tests -name '*.py' -exec .venv/bin/flake8-async --enable=ASYNC102,ASYNC103 {} +
     .venv/bin/basedpyright
 
-# Check everything: lint, then the tests with their branch coverage
+# Check everything: lint, the tests with their branch coverage, then fuzzing; the same each time
 check: lint
-    .ci/with-engine .venv/bin/pytest {{ parallel }} --cov --cov-report=term-missing
+    .ci/with-engine .venv/bin/pytest {{ parallel }} --hypothesis-seed=0 \
+        --cov --cov-report=term-missing
     .venv/bin/coverage report --fail-under=100 \
-        --include='gyoza/worker/runner/*,gyoza/worker/execution_pipeline/*'
+        --include='gyoza/worker/runner/*,gyoza/worker/execution_pipeline/*,gyoza/worker/op_io/*'
+    {{ python }} -m tests.fuzz
 
 # Check the docs: links, command lines, names of settings, and the import table
 docs: setup

@@ -72,6 +72,10 @@ LEAVES: dict[str, tuple[str, str]] = {
         "echo '{}' > $OUT; chown 1234 $OUT; chmod 0 $OUT",
         "cannot be read",
     ),
+    "its_outputs_in_a_folder_closed_to_all_but_another_user": (
+        "echo '{}' > $OUT; chown 1234 /gyoza; chmod 1700 /gyoza",
+        "cannot be read",
+    ),
 }
 
 STILL_WELL: dict[str, str] = {

@@ -142,6 +142,22 @@ def test_what_is_not_a_dict_of_plain_data_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        ('{"a": [[], {}, [ ], { }]}', 7),
+        ('{"a,[{:": "\\",[{:", "b": 1}', 5),
+        (' {"a" : {"b": [1, 2.5, null]}} ', 8),
+        ('{"a": 1, "a": 2}', 5),
+    ],
+)
+def test_values_are_counted_before_they_are_made(output: Path, data: str, values: int) -> None:
+    output.write_text(data)
+    read_outputs(output.parent.parent, limits=Limits(nodes=values))
+    with pytest.raises(OutputInvalid, match=f"more than {values - 1} values"):
+        read_outputs(output.parent.parent, limits=Limits(nodes=values - 1))
+
+
 def test_a_file_over_the_cap_is_refused_unread(op_dir: Path, output: Path) -> None:
     with output.open("wb") as file:
         file.truncate(100 * 1024**3)  # sparse: takes no space

@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import tempfile
+import tracemalloc
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from gyoza.worker.errors import WorkerError
 from gyoza.worker.op_io import make_op_dir, mounted_dir, remove_op_dir
+from gyoza.worker.op_io.op_dir import folders_in
 
 NOBODY = 65534
 
@@ -147,3 +149,36 @@ def test_another_user_s_folder_is_named_and_the_rest_removed() -> None:
         os.seteuid(0)
         remove_op_dir(op_dir)
         assert not op_dir.exists()
+
+
+def test_a_folder_that_its_own_op_has_closed_is_removed() -> None:
+    with as_nobody() as work_dir:
+        op_dir = make_run_dir(work_dir)
+        mounted_dir(op_dir).joinpath("file").touch()
+        mounted_dir(op_dir).chmod(0o000)
+        remove_op_dir(mounted_dir(op_dir))
+        assert [*op_dir.iterdir()] == []
+
+
+def test_many_names_take_no_memory(tmp_path: Path) -> None:
+    inside = mounted_dir(make_run_dir(tmp_path))
+    for number in range(2_000):
+        (inside / f"{number:0200}").mkdir()
+        (inside / f"{number:0200}" / "file").touch()
+    tracemalloc.start()
+    try:
+        remove_op_dir(inside)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert not inside.exists()
+    assert peak < 100_000  # the names alone are 400,000 bytes
+
+
+def test_folders_are_named_some_at_a_time_and_links_are_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    assert sorted(folders_in(tmp_path, 5)) == ["a", "b", "c"]
+    assert len(folders_in(tmp_path, 2)) == 2

@@ -195,6 +195,18 @@ def test_a_broken_program_is_refused(program: bytes) -> None:
         load_plain_pickle(program, LIMITS)
 
 
+def test_a_protocol_that_is_not_known_is_refused() -> None:
+    with pytest.raises(NotPlainData, match=r"has protocol 78, not \d or lower"):
+        load_plain_pickle(b"\x80N}.", LIMITS)
+
+
+def test_a_value_in_the_wrong_place_is_not_printed_for_it_may_be_endless() -> None:
+    bomb = pickle.dumps({"a": [[[0] * 9] * 9] * 9})[:-1] + b"\x94Na."  # append None to a dict
+    with pytest.raises(NotPlainData, match="damaged") as caught:
+        load_plain_pickle(bomb, LIMITS)
+    assert str(caught.value.__cause__) == "of type dict"
+
+
 def test_an_aliasing_bomb_is_refused() -> None:
     value: list[Any] = []
     for _ in range(30):

@@ -8,6 +8,7 @@ id.
 """
 
 from collections.abc import Callable
+from pickle import HIGHEST_PROTOCOL
 from pickletools import genops
 from typing import Any, ClassVar, cast
 
@@ -95,6 +96,10 @@ class _Machine:
     def _nothing(self, _argument: Any) -> None:
         pass
 
+    def _protocol(self, number: int) -> None:
+        if number > HIGHEST_PROTOCOL:
+            raise NotPlainData(f"the pickle has protocol {number}, not {HIGHEST_PROTOCOL} or lower")
+
     def _push(self, value: Any) -> None:
         self._values += 1
         if self._values > self._limits.nodes:
@@ -178,7 +183,8 @@ class _Machine:
         return what
 
     _actions: ClassVar[dict[str, Callable[["_Machine", Any], None]]] = {
-        **dict.fromkeys(("PROTO", "FRAME", "STOP"), _nothing),
+        **dict.fromkeys(("FRAME", "STOP"), _nothing),
+        "PROTO": _protocol,
         **dict.fromkeys(_NUMBERS | _TEXTS, _push),
         **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
         **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
