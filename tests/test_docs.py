@@ -16,6 +16,7 @@ import yaml
 
 from gyoza.cli.main import app
 from gyoza.server.app import create_app
+from gyoza.server.keyring import Keyring
 from gyoza.server.routes.bodies import DefinitionBody
 
 ROOT = Path(__file__).parents[1]
@@ -125,10 +126,10 @@ def test_the_http_reference_names_every_route_and_no_other() -> None:
         return re.sub(r"\{\w+\}", "{id}", path)
 
     service: Any = None  # no request is made
-    paths: dict[str, dict[str, Any]] = create_app(service, "key").openapi()["paths"]
+    paths: dict[str, dict[str, Any]] = create_app(service, Keyring("key")).openapi()["paths"]
     routes = {f"{method.upper()} {plain(path)}" for path in paths for method in paths[path]}
     reference = prose(ROOT / "docs" / "reference.md")
-    assert routes == set(re.findall(r"`((?:GET|POST|PATCH) /[^`]*)`", reference))
+    assert routes == set(re.findall(r"`((?:GET|POST|PATCH|DELETE) /[^`]*)`", reference))
 
 
 @on_each_page

@@ -7,8 +7,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from gyoza import __version__
-from gyoza.cli import definitions, doctor, run, runs, server, up, worker, workers
+from gyoza.cli import definitions, doctor, keys, run, runs, server, up, worker, workers
 from gyoza.cli.errors import ExitCode, explain
+from gyoza.cli.terminal import plain
 
 EXIT_CODES = """\
 Exit codes: **0** done; **1** the run failed or was cancelled, or a check of `doctor` failed; **2**
@@ -29,6 +30,7 @@ app.command()(run.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(definitions.app, name="definitions")
 app.add_typer(workers.app, name="workers")
+app.add_typer(keys.app, name="keys")
 app.add_typer(server.app, name="server")
 app.add_typer(worker.app, name="worker")
 app.command()(doctor.doctor)
@@ -73,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         if known is None:
             raise
         sentence, code = known
-        print(f"gyoza: {sentence}", file=sys.stderr)
+        print(f"gyoza: {plain(sentence)}", file=sys.stderr)
         return code
 
 

@@ -36,6 +36,15 @@ Certificate = Annotated[
 CertificateKey = Annotated[
     str | None, _option("GYOZA_TLS_KEYFILE", "PEM file with its key.", metavar="FILE")
 ]
+ClientAuthorities = Annotated[
+    str | None,
+    _option(
+        "GYOZA_TLS_CLIENT_CA", "PEM file: clients need a certificate of these.", metavar="FILE"
+    ),
+]
+RateLimit = Annotated[
+    float | None, _option("GYOZA_RATE_LIMIT", "Requests a second for each key; 1000. 0: any.")
+]
 Lease = Annotated[
     float | None,
     _option("GYOZA_LEASE_S", "Seconds without a heartbeat until a worker's runs go on; 60."),

@@ -17,6 +17,8 @@ def start(
     database_url: options.DatabaseUrl = None,
     tls_certfile: options.Certificate = None,
     tls_keyfile: options.CertificateKey = None,
+    tls_client_ca: options.ClientAuthorities = None,
+    rate_limit: options.RateLimit = None,
     lease_s: options.Lease = None,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
@@ -33,6 +35,8 @@ def start(
         database_url=database_url,
         tls_certfile=tls_certfile,
         tls_keyfile=tls_keyfile,
+        tls_client_ca=tls_client_ca,
+        rate_limit=rate_limit,
         lease_s=lease_s,
         log_level=log_level,
     )

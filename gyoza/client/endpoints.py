@@ -359,3 +359,22 @@ def drain_worker(worker_id: str) -> Call[Json]:
 def resume_worker(worker_id: str) -> Call[Json]:
     """End a drain."""
     return Call("POST", _path("workers", worker_id, "resume"), _object)
+
+
+def create_key(name: str, role: str, *, worker: str | None = None) -> Call[Json]:
+    """Make a key of role admin, client or worker; the answer alone holds the `key` itself.
+
+    `worker` is the pattern of the ids of the workers it is for, as `gpu-*`; for role worker.
+    """
+    body = _given(name=name, role=role, worker=worker)
+    return Call("POST", "/keys", _object, body=body, retry=CONNECT)
+
+
+def list_keys() -> Call[list[Json]]:
+    """Return all keys but the server's own, without the keys themselves."""
+    return Call("GET", "/keys", _list)
+
+
+def revoke_key(key_id: str) -> Call[list[Json]]:
+    """Make a key good no more; return those that are left."""
+    return Call("DELETE", _path("keys", key_id), _list, retry=CONNECT)

@@ -134,3 +134,6 @@ class AsyncGyozaClient(BaseClient):
     get_worker = _method(endpoints.get_worker)
     drain_worker = _method(endpoints.drain_worker)
     resume_worker = _method(endpoints.resume_worker)
+    create_key = _method(endpoints.create_key)
+    list_keys = _method(endpoints.list_keys)
+    revoke_key = _method(endpoints.revoke_key)

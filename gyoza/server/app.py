@@ -13,18 +13,23 @@ from starlette.exceptions import HTTPException
 from gyoza import __version__
 from gyoza.server.errors import RequestError
 from gyoza.server.gate import Gate
-from gyoza.server.routes import definitions, events, health, logs, runs, workers
+from gyoza.server.keyring import Keyring
+from gyoza.server.limits import Limits
+from gyoza.server.routes import definitions, events, health, keys, logs, runs, workers
 from gyoza.server.service import ClientGone, Service
+from gyoza.server.store.keys import workers_of_run
 
 _log = logging.getLogger(__name__)
 
 
-def create_app(service: Service, api_key: str) -> FastAPI:
+def create_app(service: Service, keyring: Keyring, limits: Limits | None = None) -> FastAPI:
     """Return the application that serves the whole HTTP contract.
 
     Args:
         service: What the routes work with.
-        api_key: The key every request must carry, but for the health check and documentation.
+        keyring: The keys, one of which each request must carry, but for the health check and
+            documentation.
+        limits: The caps and time-outs, if not the usual ones.
     """
     app = FastAPI(
         title="gyoza server",
@@ -34,11 +39,16 @@ def create_app(service: Service, api_key: str) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.service = service
-    app.add_middleware(Gate, api_key=api_key)
+    app.state.keyring = keyring
+
+    async def workers_of(run_id: str) -> set[str]:
+        return await service.database.read(lambda conn: workers_of_run(conn, run_id))
+
+    app.add_middleware(Gate, keyring=keyring, workers_of=workers_of, limits=limits or Limits())
     # The gate checks the key; this tells the documentation where it goes.
     documented = [Security(APIKeyHeader(name="X-API-Key", auto_error=False))]
     app.include_router(health.router)
-    for resource in (definitions, logs, runs, events, workers):
+    for resource in (definitions, logs, runs, events, workers, keys):
         app.include_router(resource.router, dependencies=documented)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -1,7 +1,6 @@
-"""The API key: found, or made and stored for the other programs of this user; and its check."""
+"""The server's own key: found, or made and stored for the other programs of this user."""
 
 import contextlib
-import hmac
 import os
 import secrets
 from dataclasses import dataclass
@@ -19,11 +18,6 @@ class ApiKey:
 
     value: str
     origin: str
-
-
-def verify_api_key(expected: str, given: bytes | None) -> bool:
-    """Return whether the `X-API-Key` header holds the key, in a time that tells nothing of it."""
-    return given is not None and hmac.compare_digest(expected.encode(), given)
 
 
 def ensure_api_key(settings: ServerSettings) -> ApiKey:
@@ -51,6 +45,16 @@ def ensure_api_key(settings: ServerSettings) -> ApiKey:
         raise ApiKeyError(
             f"A new API key cannot be stored in {path} ({error.strerror}); set GYOZA_API_KEY."
         ) from error
+
+
+def key_in_file(settings: ServerSettings) -> str | None:
+    """Return the key that a file holds now, if it was found in one."""
+    if settings.api_key:
+        return None
+    try:
+        return configured_api_key() or stored_api_key()
+    except CredentialsError:
+        return None
 
 
 def _store_new_key(path: Path) -> ApiKey:

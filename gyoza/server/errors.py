@@ -6,12 +6,14 @@ Errors:
         SettingsError       a setting has a value it cannot have
         ApiKeyError         the API key can be neither read nor stored
         AddressError        the address cannot be listened on
-        TlsError            certificate or key cannot be used
+        TlsError            certificate, key or client authorities cannot be used
         DatabaseError       the database cannot be opened
       RequestError        a request is answered with an error status
         BadRequest          400: wrong inputs, or a transition the state machine has not
+        Forbidden           403: the role of the key does not permit this
         NotFound            404
         Conflict            409: the run has ended, or is not held by this worker and attempt
+        Full                413: the run holds as much as it may
 """
 
 from typing import ClassVar
@@ -38,7 +40,7 @@ class AddressError(StartError):
 
 
 class TlsError(StartError):
-    """Certificate or key cannot be used."""
+    """Certificate, key or client authorities cannot be used."""
 
 
 class DatabaseError(StartError):
@@ -61,6 +63,12 @@ class BadRequest(RequestError):
     status = 400
 
 
+class Forbidden(RequestError):
+    """The role of the key does not permit this."""
+
+    status = 403
+
+
 class NotFound(RequestError):
     """Nothing has this id."""
 
@@ -76,3 +84,9 @@ class Conflict(RequestError):
     """The run has ended, or is not held by this worker and attempt."""
 
     status = 409
+
+
+class Full(RequestError):
+    """The run holds as much as it may."""
+
+    status = 413

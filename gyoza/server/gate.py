@@ -1,57 +1,112 @@
-"""The door of the application: the API key and the size of bodies, before anything is parsed."""
+"""The door of the application: key, role, rate and body, before anything is parsed."""
 
 import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gyoza.server.auth import verify_api_key
+from gyoza.server.access import WorkersOf, refusal
+from gyoza.server.keyring import Key, Keyring
+from gyoza.server.limits import Limits
+from gyoza.server.rates import Rates, WrongKeys, network_of, retry_after
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
 DRAIN_S = 10.0
 
 # The documentation holds no data, and a browser cannot send the header.
 OPEN_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
 
 
-class Gate:
-    """ASGI middleware: 401 without the key, 413 for a body over the cap, declared or chunked."""
+class _Refused(Exception):
+    """A request that is answered here.
 
-    def __init__(self, app: ASGIApp, api_key: str, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    Attributes:
+        retry_after_s: When it may be made again; 0 says nothing of that.
+    """
+
+    def __init__(self, status: int, detail: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class Gate:
+    """ASGI middleware: lets through what the holder of a key may ask for, at a bounded cost.
+
+    Args:
+        app: What is behind it.
+        keyring: The keys that are good.
+        workers_of: Which workers have or had a run.
+        limits: The caps and time-outs.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keyring: Keyring, workers_of: WorkersOf, limits: Limits
+    ) -> None:
         self._app = app
-        self._api_key = api_key
-        self._max_body_bytes = max_body_bytes
+        self._keyring = keyring
+        self._workers_of = workers_of
+        self._limits = limits
+        self._rates = Rates(limits.rate, limits.rate * limits.burst_s)
+        self._wrong_keys = WrongKeys(limits.wrong_keys)
+        self._large_bodies = trio.Semaphore(limits.large_bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        opened = scope["path"] in OPEN_PATHS and scope["method"] == "GET"
-        if not opened and not verify_api_key(self._api_key, headers.get(b"x-api-key")):
-            tell = "The header X-API-Key is missing or wrong; see where the server says its key is."
-            await _refuse(401, tell, receive, send)
-            return
-        body = await self._read(receive)
-        if body is None:
-            tell = f"The body is larger than {self._max_body_bytes // 1024 // 1024} MiB."
-            await _refuse(413, tell, receive, send)
-            return
-        await self._app(scope, _replay(body, receive), send)
+        try:
+            key = self._key(scope)
+            async with self._body(receive) as messages:
+                if key is not None:
+                    body = b"".join(message.get("body", b"") for message in messages)
+                    asked = key, scope["method"], scope["path"], body
+                    if tell := await refusal(*asked, self._workers_of):
+                        raise _Refused(403, tell)
+                await self._app(scope, _replay(messages, receive), send)
+        except _Refused as refused:
+            await _answer(refused, receive, send)
 
-    async def _read(self, receive: Receive) -> list[Message] | None:
-        """Return the messages of the whole body, or None once it is over the cap."""
+    def _key(self, scope: Scope) -> Key | None:
+        """Return the key of a request; None for one that needs none."""
+        if scope["path"] in OPEN_PATHS and scope["method"] == "GET":
+            return None
+        given = {name.lower(): value for name, value in scope["headers"]}.get(b"x-api-key", b"")
+        key = self._keyring.find(given)
+        if key is None:
+            network = network_of((scope.get("client") or ("",))[0])
+            if wait := self._wrong_keys.note(network, given):
+                raise _Refused(429, "Too many wrong keys were tried from here.", wait)
+            tell = "The header X-API-Key is missing or wrong; see where the server says its key is."
+            raise _Refused(401, tell)
+        if wait := self._rates.take(key.id):
+            raise _Refused(429, "Too many requests with this key; ask less often.", wait)
+        return key
+
+    @asynccontextmanager
+    async def _body(self, receive: Receive) -> AsyncGenerator[list[Message]]:
+        """Read the whole body; of large ones only so many are in memory at a time."""
         messages: list[Message] = []
-        size = 0
-        while True:
-            message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-            if size > self._max_body_bytes:
-                return None
-            if not message.get("more_body", False):  # the end of the body, or of the connection
-                return messages
+        size, large = 0, False
+        try:
+            with trio.move_on_after(self._limits.body_s) as reading:
+                while not messages or messages[-1].get("more_body", False):
+                    messages.append(await receive())
+                    size += len(messages[-1].get("body", b""))
+                    if size > self._limits.body_bytes:
+                        most = self._limits.body_bytes // 1024 // 1024
+                        raise _Refused(413, f"The body is larger than {most} MiB.")
+                    if size > self._limits.large_bytes and not large:
+                        await self._large_bodies.acquire()
+                        large = True
+            if reading.cancelled_caught:
+                raise _Refused(408, f"The body did not come within {self._limits.body_s:g} s.")
+            yield messages
+        finally:
+            if large:
+                self._large_bodies.release()
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:
@@ -65,15 +120,17 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(status: int, detail: str, receive: Receive, send: Send) -> None:
+async def _answer(refused: _Refused, receive: Receive, send: Send) -> None:
     """Answer, then read on: a client still sending would miss an answer on a closed connection."""
-    body = json.dumps({"detail": detail}).encode()
+    body = json.dumps({"detail": str(refused)}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if refused.retry_after_s:
+        headers.append((b"retry-after", retry_after(refused.retry_after_s)))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     with trio.move_on_after(DRAIN_S):
         while (await receive()).get("more_body", False):

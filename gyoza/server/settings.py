@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +28,9 @@ class ServerSettings:
         api_key: The key every request must carry; empty to find or make one.
         tls_certfile: PEM file with the certificate chain; empty for plain HTTP.
         tls_keyfile: PEM file with the certificate's key.
+        tls_client_ca: PEM file of the authorities one of which must vouch for each client; empty to
+            ask for no certificate.
+        rate_limit: Requests a second for each key, five seconds' worth at once; 0 for any number.
         lease_s: Seconds after its last heartbeat until a worker's runs go to others.
         log_level: One of `LOG_LEVELS`.
     """
@@ -35,9 +38,11 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 5555
     database_url: str = ""
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
     tls_certfile: str = ""
     tls_keyfile: str = ""
+    tls_client_ca: str = ""
+    rate_limit: float = 1000.0
     lease_s: float = 60.0
     log_level: str = "info"
 
@@ -52,6 +57,10 @@ class ServerSettings:
             )
         if bool(self.tls_certfile) != bool(self.tls_keyfile):
             raise SettingsError("TLS needs both a certificate and its key; only one is given.")
+        if self.tls_client_ca and not self.tls_certfile:
+            raise SettingsError("Clients show certificates with TLS only; give tls_certfile too.")
+        if not 0 <= self.rate_limit < 1e9:
+            raise SettingsError("GYOZA_RATE_LIMIT must be a number of requests a second, or 0.")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Self:
@@ -61,11 +70,11 @@ class ServerSettings:
             SettingsError: If a value cannot be what its setting needs.
         """
         values = {name: value for name, value in overrides.items() if value is not None}
-        for field in fields(cls):
+        for name in (f.name for f in fields(cls)):
             # The key has its own rules, which the client shares: see `gyoza.client.credentials`.
-            text = environ.get(f"GYOZA_{field.name.upper()}", "").strip()
-            if text and field.name not in values and field.name != "api_key":
-                values[field.name] = _parse(field.name, text)
+            text = environ.get(f"GYOZA_{name.upper()}", "").strip()
+            if text and name not in values and name != "api_key":
+                values[name] = _parse(name, text)
         return cls(**values)
 
     @property
@@ -89,7 +98,7 @@ class ServerSettings:
         return Path(path.partition("?")[0])
 
 
-_PARSERS: dict[str, Callable[[str], object]] = {"port": int, "lease_s": float}
+_PARSERS: dict[str, Callable[[str], object]] = {"port": int, "lease_s": float, "rate_limit": float}
 
 
 def _parse(name: str, text: str) -> object:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import trio
 
 from gyoza.server import ServerSettings, serve
+from gyoza.server.limits import Limits
 
 KEY = "the-key"
 Json = dict[str, Any]
@@ -88,10 +90,12 @@ async def raw_request(api: Api, method: str, path: str, body: str = "") -> trio.
 
 
 @asynccontextmanager
-async def serving(settings: ServerSettings, verify: Any = False) -> AsyncGenerator[Api, None]:
+async def serving(
+    settings: ServerSettings, verify: Any = False, limits: Limits | None = None
+) -> AsyncGenerator[Api, None]:
     """Run a server as long as the block."""
     async with trio.open_nursery() as nursery:
-        url = await nursery.start(serve, settings)
+        url = await nursery.start(partial(serve, settings, limits=limits))
         async with httpx.AsyncClient(
             base_url=url, headers={"X-API-Key": KEY}, timeout=20, verify=verify
         ) as client:

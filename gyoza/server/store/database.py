@@ -1,5 +1,6 @@
 """The SQLite file: one writer at a time, readers beside it, all on disk before the answer."""
 
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from gyoza.server.errors import DatabaseError
-from gyoza.server.store.schema import SCHEMA_VERSION, metadata
+from gyoza.server.store.schema import SCHEMA_VERSION, UPGRADES, metadata
 from gyoza.server.wakeups import Wakeups
 
 T = TypeVar("T")
@@ -110,6 +111,7 @@ def _engine(path: Path, begin: str, size: int) -> Engine:
         f"sqlite:///{path}",
         pool_size=size,
         max_overflow=0,
+        hide_parameters=True,  # in errors that are logged: they may hold secrets
         connect_args={"check_same_thread": False},
     )
 
@@ -134,14 +136,18 @@ def _engine(path: Path, begin: str, size: int) -> Engine:
 def _prepare(path: Path, writer: Engine) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives its other files the same mode: variables of runs are nobody else's business.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with writer.begin() as conn:
             found: int = conn.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if found not in (0, SCHEMA_VERSION):
+            if found not in (0, *UPGRADES, SCHEMA_VERSION):
                 raise DatabaseError(
                     f"The database {path} has format {found}, which this version of gyoza does "
                     "not know; use the version that made it, or another file."
                 )
             metadata.create_all(conn)
+            for version in range(found or SCHEMA_VERSION, SCHEMA_VERSION):
+                conn.exec_driver_sql(UPGRADES[version])
             conn.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
     except (OSError, SQLAlchemyError, sqlite3.Error) as error:
         raise DatabaseError(

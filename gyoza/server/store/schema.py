@@ -19,7 +19,10 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+UPGRADES = {1: "ALTER TABLE runs ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0"}
+"""What makes a database of a version one of the next."""
+
 metadata = MetaData()
 
 definitions = Table(
@@ -59,6 +62,7 @@ runs = Table(
     Column("lease_until", Float),  # only while a worker holds it
     Column("not_before", Float),  # only while it waits for its back-off
     Column("event_count", Integer, nullable=False, default=0),
+    Column("event_bytes", Integer, nullable=False, default=0),  # of what its events say
     Column("summary", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
@@ -155,4 +159,16 @@ changes = Table(
     Index("changes_by_worker", "worker_id", "seq"),
     Index("changes_by_age", "time"),
     sqlite_autoincrement=True,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
 )

@@ -1,0 +1,84 @@
+"""What the holder of a key may ask for, by the key's role.
+
+An admin may do everything. A client submits, reads and changes runs and definitions. A worker does
+what a worker does, in the name of the workers that its key is for, and sees the runs that these
+hold or held.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from gyoza.server.keyring import Key, Role
+
+ALLOWED: dict[Role, tuple[tuple[str, str], ...]] = {
+    Role.CLIENT: (
+        ("GET", r"/(runs|definitions|workers)(/[^/]+)?"),
+        ("GET", r"/runs/[^/]+/(attempts|logs)"),
+        ("GET", r"/events"),
+        ("POST", r"/(runs|definitions)"),
+        ("POST", r"/definitions/[^/]+/runs"),
+        ("POST", r"/runs/[^/]+/(cancel|retry|events)"),
+        ("PATCH", r"/runs/[^/]+"),
+    ),
+    Role.WORKER: (
+        ("POST", r"/workers/heartbeat"),
+        ("POST", r"/workers/(?P<worker>[^/]+)/claim"),
+        ("GET", r"/workers/(?P<worker>[^/]+)/changes"),
+        ("GET", r"/workers(/[^/]+)?"),
+        ("POST", r"/runs/[^/]+/(events|logs|release)"),
+        ("GET", r"/runs/(?P<run>[^/]+)"),
+    ),
+}
+
+WorkersOf = Callable[[str], Awaitable[set[str]]]
+"""Returns the ids of the workers that hold or held a run; empty for a run that there is not."""
+
+
+async def refusal(
+    key: Key, method: str, path: str, body: bytes, workers_of: WorkersOf
+) -> str | None:
+    """Return why the holder of the key may not have this request, or None if he may."""
+    if key.role == Role.ADMIN:
+        return None
+    match = next(
+        (
+            found
+            for allowed, pattern in ALLOWED[key.role]
+            if allowed == method and (found := re.fullmatch(pattern, path))
+        ),
+        None,
+    )
+    if match is None:
+        return f"A key of role {key.role} may not {method} {path[:80]!a}; use one of another role."
+    if key.role == Role.CLIENT:
+        named = path.endswith("/events") and method == "POST" and _field(body, "worker_id")
+        return "Only a worker's key may report for a worker." if named else None
+    return await _worker_refusal(key, method, match, body, workers_of)
+
+
+async def _worker_refusal(
+    key: Key, method: str, match: re.Match[str], body: bytes, workers_of: WorkersOf
+) -> str | None:
+    parts = match.groupdict()
+    if method == "POST":
+        worker = parts.get("worker") or _field(body, "worker_id")
+        if not key.is_for(worker):
+            return f"This key is for workers {key.worker!a}, not for {str(worker)[:80]!a}."
+    elif "worker" in parts and not key.is_for(parts["worker"]):
+        return f"This key is for workers {key.worker!a}, not for {parts['worker'][:80]!a}."
+    elif "run" in parts:
+        workers = await workers_of(parts["run"])
+        if workers and not any(map(key.is_for, workers)):
+            return f"The run is none of workers {key.worker!a}, which this key is for."
+    return None
+
+
+def _field(body: bytes, name: str) -> Any:
+    """Return a field of a JSON object, or None: the route says what is wrong with the body."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", data).get(name) if isinstance(data, dict) else None

@@ -1,0 +1,99 @@
+"""The keys that the server takes, as digests in memory.
+
+A key is `gyoza_ID_SECRET`. The secret has 256 random bits, so that a plain SHA-256 of it can be
+stored: nobody can go through the secrets, however fast the digest is.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+PREFIX = "gyoza"
+SECRET_BYTES = 32
+
+
+class Role(StrEnum):
+    """What the holder of a key may do; see `gyoza.server.access`."""
+
+    ADMIN = "admin"
+    CLIENT = "client"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the server knows of a key.
+
+    Attributes:
+        id: Part of the key itself; empty for the server's own.
+        name: For people.
+        role: What its holder may do.
+        worker: Pattern of the ids of the workers that may use it; empty but for role worker.
+        digest: SHA-256 of the whole key.
+        created_at: Seconds since 1970.
+    """
+
+    id: str
+    name: str
+    role: Role
+    worker: str
+    digest: bytes
+    created_at: float = 0.0
+
+    def is_for(self, worker_id: object) -> bool:
+        """Return whether this is the id of a worker that may use it."""
+        return isinstance(worker_id, str) and fnmatchcase(worker_id, self.worker)
+
+
+def digest_of(key: bytes) -> bytes:
+    """Return what is stored of a key."""
+    return hashlib.sha256(key).digest()
+
+
+def make_key() -> tuple[str, str]:
+    """Return the id of a new key, and the key."""
+    key_id = secrets.token_hex(6)
+    return key_id, f"{PREFIX}_{key_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
+
+
+class Keyring:
+    """The keys that are good now. Belongs to the Trio thread.
+
+    Args:
+        own: The server's own key, which may do everything.
+        keys: The others.
+    """
+
+    def __init__(self, own: str, keys: Iterable[Key] = ()) -> None:
+        self._own = _own_key(own)
+        self._keys = {key.id: key for key in keys}
+        # Compared in place of a key that there is not, so that this takes the same time.
+        self._nobody = Key("", "", Role.WORKER, "", secrets.token_bytes(32))
+
+    def find(self, given: bytes) -> Key | None:
+        """Return the key that was given, if it is good, in a time that tells nothing."""
+        digest = digest_of(given)
+        _, _, rest = given.partition(b"_")
+        named = self._keys.get(rest.partition(b"_")[0].decode("latin-1"), self._nobody)
+        good = [key for key in (self._own, named) if hmac.compare_digest(digest, key.digest)]
+        return good[0] if good else None
+
+    def add(self, key: Key) -> None:
+        """Take a key from now on."""
+        self._keys[key.id] = key
+
+    def revoke(self, key_id: str) -> None:
+        """Take a key no more."""
+        self._keys.pop(key_id, None)
+
+    def replace_own(self, own: str) -> None:
+        """Take another own key in place of the one before."""
+        self._own = _own_key(own)
+
+
+def _own_key(value: str) -> Key:
+    return Key("", "the server's own", Role.ADMIN, "", digest_of(value.encode()))

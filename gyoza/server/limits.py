@@ -1,0 +1,33 @@
+"""Every cap and time-out that keeps one client from taking the server away from the others."""
+
+from dataclasses import dataclass
+
+MB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the server puts up with; all times in seconds, all sizes in bytes.
+
+    Attributes:
+        idle_s: For the head of a request, and between two requests. Longer than clients keep a
+            connection, so that it is never closed under their next request.
+        body_bytes: Of one body.
+        large_bytes: Of a body, beyond which it is one of `large_bodies`.
+        large_bodies: Held in memory at a time.
+        body_s: For a whole body to come.
+        send_s: Without a client taking anything of an answer that is under way.
+        rate: Requests a second for each key; 0 for any number.
+        burst_s: Seconds' worth of requests that may come at once.
+        wrong_keys: Different wrong keys that each network may try in a minute.
+    """
+
+    idle_s: float = 75.0
+    body_bytes: int = 16 * MB
+    large_bytes: int = 1 * MB
+    large_bodies: int = 16
+    body_s: float = 60.0
+    send_s: float = 30.0
+    rate: float = 1000.0
+    burst_s: float = 5.0
+    wrong_keys: int = 60
