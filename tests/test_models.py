@@ -121,7 +121,16 @@ def test_a_run_is_told_as_the_contract_says() -> None:
     plain = full_run().to_dict()
     assert list(plain) == [
         *("id", "state", "progress", "current_attempt", "priority", "image", "command"),
-        *("inputs", "outputs", "env_vars", "constraints", "tags", "timeout_s", "grace_s"),
+        *(
+            "inputs",
+            "outputs",
+            "env_vars",
+            "secrets",
+            "constraints",
+            "tags",
+            "timeout_s",
+            "grace_s",
+        ),
         *("retry_policy", "event_delivery", "op_definition", "worker_id", "events"),
         "execution_summary",
         *("created_at", "updated_at"),

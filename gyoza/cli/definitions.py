@@ -8,7 +8,7 @@ import typer
 from gyoza.cli.errors import CliError
 from gyoza.cli.flags import takes
 from gyoza.cli.inputs import check_json, read_text
-from gyoza.cli.output import ago, print_fields, print_json, print_table, read_as
+from gyoza.cli.output import ago, print_fields, print_json, print_table, read_as, say
 from gyoza.cli.session import DefinitionName, Json, Server
 from gyoza.models import OpDefinition, check_id
 
@@ -65,7 +65,7 @@ def apply(
         applied = client.upsert_definition(definition)
     if as_json:
         return print_json(applied)
-    print(f"Deployed {applied.get('id')}, version {applied.get('version')}.")
+    say(f"Deployed {applied.get('id')}, version {applied.get('version')}.")
 
 
 def read_definition(file: str) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """How answers are printed: tables and key-value lists for people, one JSON document for scripts."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from gyoza.cli.terminal import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,12 +28,19 @@ STATE_STYLES = {
 
 def print_json(document: Any) -> None:
     """Print one JSON document on standard output."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # JSON itself escapes only the first half of the control characters; these stand in strings.
+    print(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def say(sentence: str) -> None:
+    """Print a sentence that is the command's result."""
+    print(plain(sentence))
 
 
 def note(sentence: str) -> None:
     """Print a sentence that is not the command's result on standard error."""
-    print(sentence, file=sys.stderr)
+    print(plain(sentence), file=sys.stderr)
 
 
 def console() -> "Console":
@@ -52,7 +62,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothin
     for index, column in enumerate(columns):
         table.add_column(column, no_wrap=True, overflow="ellipsis" if index else "ignore")
     for row in rows:
-        cells = ("" if cell is None else str(cell) for cell in row)
+        cells = ("" if cell is None else plain(str(cell)) for cell in row)
         table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in cells))
     if table.row_count:
         console().print(table)
@@ -67,7 +77,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
     shown = {name: value for name, value in fields.items() if value not in (None, "", [], {})}
     width = max((len(name) for name in shown), default=0)
     for name, value in shown.items():
-        text = str(value) if not isinstance(value, dict | list) else compact(value)
+        text = plain(str(value) if not isinstance(value, dict | list) else compact(value))
         line = Text(f"{name:<{width}}  ", style="bold")
         line.append(text, style=STATE_STYLES.get(text, "not bold"))
         console().print(line, soft_wrap=True)

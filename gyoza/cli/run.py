@@ -1,5 +1,6 @@
 """`gyoza run`: make a run, and look on if asked to."""
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,7 +9,7 @@ from gyoza.cli import completion
 from gyoza.cli.errors import CliError
 from gyoza.cli.flags import takes
 from gyoza.cli.inputs import check_json, read_inputs, split_pair
-from gyoza.cli.output import print_json, read_as
+from gyoza.cli.output import print_json, read_as, say
 from gyoza.cli.session import Json, Server
 from gyoza.models import OpRun, check_id
 from gyoza.models.policies import MAX_GRACE_S
@@ -69,6 +70,14 @@ def run(
         list[str] | None,
         typer.Option("-e", "--env", metavar="KEY=VALUE", help="A variable.", show_default=False),
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A variable with its value here, which is shown to nobody.",
+            show_default=False,
+        ),
+    ] = None,
     tag: Annotated[
         list[str] | None,
         typer.Option("-t", "--tag", help="A tag its worker must have.", show_default=False),
@@ -107,7 +116,8 @@ def run(
     values = read_inputs(inputs_file, inputs or [])
     options: dict[str, Any] = {
         "command": command or None,
-        "env_vars": dict(split_pair(pair, "--env", "KEY=VALUE") for pair in env or []) or None,
+        "env_vars": _variables(env or [], secret or []) or None,
+        "secrets": secret or None,
         "tags": tag or None,
         "timeout_s": timeout,
         "grace_s": grace,
@@ -130,7 +140,7 @@ def run(
         from gyoza.cli.follow import follow_run
 
         raise typer.Exit(follow_run(server.access, run_id, as_json))
-    print_json(created) if as_json else print(run_id)
+    print_json(created) if as_json else say(run_id)
 
 
 def _run_definition(
@@ -141,6 +151,15 @@ def _run_definition(
     return client.create_run_from_definition(
         name, inputs, version=version or None, priority=priority
     )
+
+
+def _variables(pairs: list[str], secrets: list[str]) -> dict[str, str]:
+    """Return the variables of a run, those that are secret with the values they have here."""
+    for name in secrets:
+        if name not in os.environ:
+            raise CliError(f"--secret {name} takes the value of the variable {name}; set it.")
+    given = dict(split_pair(pair, "--env", "KEY=VALUE") for pair in pairs)
+    return given | {name: os.environ[name] for name in secrets}
 
 
 def _given(**values: Any) -> dict[str, Any] | None:

@@ -7,8 +7,9 @@ import typer
 
 from gyoza.cli import completion
 from gyoza.cli.flags import takes
-from gyoza.cli.output import ago, console, print_fields, print_json, print_table, read_as
+from gyoza.cli.output import ago, console, print_fields, print_json, print_table, read_as, say
 from gyoza.cli.session import Json, RunId, Server
+from gyoza.cli.terminal import LogText
 from gyoza.models import EventEntry, OpRun, OpRunState
 
 app = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
@@ -124,14 +125,19 @@ def logs(
     ] = False,
     attempt: Attempt = None,
 ) -> None:
-    """Print the log text of a run."""
+    """Print the log text of a run; on a terminal only its colours may act, in a pipe it is raw."""
+    shown = LogText() if sys.stdout.isatty() else None
     with server.connect() as client:
-        if not follow:
-            sys.stdout.write(client.get_logs(run_id, attempt=attempt))
-            return
-        for text in client.follow_logs(run_id, attempt=attempt):
-            sys.stdout.write(text)
+        pieces = (
+            client.follow_logs(run_id, attempt=attempt)
+            if follow
+            else [client.get_logs(run_id, attempt=attempt)]
+        )
+        for text in pieces:
+            sys.stdout.write(shown.feed(text) if shown else text)
             sys.stdout.flush()
+    if shown:
+        sys.stdout.write(shown.end())
 
 
 @app.command()
@@ -151,4 +157,4 @@ def retry(server: Server, run_id: RunId, as_json: Json = False) -> None:
 
 
 def _say(run: dict[str, Any], as_json: bool) -> None:
-    print_json(run) if as_json else print(f"Run {run.get('id')} is {run.get('state')}.")
+    print_json(run) if as_json else say(f"Run {run.get('id')} is {run.get('state')}.")

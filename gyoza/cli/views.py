@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from gyoza.cli.terminal import LogText, plain
 from gyoza.models import EventEntry, EventType, OpRun, OpRunState
 
 
@@ -65,11 +66,11 @@ class PlainView(View):
 
     def message(self, text: str) -> None:
         """Print a line."""
-        print(text, file=self._rest, flush=True)
+        print(plain(text), file=self._rest, flush=True)
 
     def log_line(self, line: str) -> None:
-        """Print a line."""
-        print(line, file=self._log, flush=True)
+        """Print a line, as it is unless somebody sees it right here."""
+        print(_for_terminal(line) if self._log.isatty() else line, file=self._log, flush=True)
 
 
 class LiveView(View):
@@ -83,18 +84,23 @@ class LiveView(View):
 
     def run(self, run: OpRun) -> None:
         """Move the bar."""
-        self._progress.update(self._task, description=_describe(run), completed=run.progress)
+        self._progress.update(self._task, description=plain(_describe(run)), completed=run.progress)
 
     def message(self, text: str) -> None:
         """Print a dimmed line above the bar."""
-        self._progress.console.print(Text(text, style="dim"), soft_wrap=True)
+        self._progress.console.print(Text(plain(text), style="dim"), soft_wrap=True)
 
     def log_line(self, line: str) -> None:
         """Print a line above the bar, or to the file that standard output is."""
         if self._log is None:
-            self._progress.console.print(Text.from_ansi(line), soft_wrap=True)
+            self._progress.console.print(Text.from_ansi(_for_terminal(line)), soft_wrap=True)
         else:
             print(line, file=self._log, flush=True)
+
+
+def _for_terminal(line: str) -> str:
+    text = LogText()
+    return text.feed(line) + text.end()
 
 
 def _describe(run: OpRun) -> str:

@@ -79,6 +79,15 @@ def test_every_option_of_a_run_is_sent(gyoza: Gyoza) -> None:
     }
 
 
+def test_the_value_of_a_secret_comes_from_the_environment_and_stands_on_no_command_line(
+    gyoza: Gyoza, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "hunter2")
+    body = sent(gyoza, "image", "--secret", "TOKEN", "-e", "A=1")
+    assert body["env_vars"] == {"A": "1", "TOKEN": "hunter2"}
+    assert body["secrets"] == ["TOKEN"]
+
+
 def test_a_run_of_a_definition_takes_inputs_priority_and_version(gyoza: Gyoza) -> None:
     body = sent(gyoza, "-d", "op@1.2", "-i", "n=1", "--priority", "1")
     assert body == {"inputs": {"n": 1}, "priority": 1, "version": "1.2"}
@@ -104,6 +113,14 @@ def test_with_json_the_run_is_printed_as_the_server_told_it(gyoza: Gyoza) -> Non
         (["image", "-i", "n"], "-i takes key=value, as in -i n=3, not 'n'."),
         (["image", "-i", "=3"], "-i takes key=value, as in -i n=3, not '=3'."),
         (["image", "-e", "A"], "--env takes key=value, as in --env KEY=VALUE, not 'A'."),
+        (
+            ["image", "--secret", "NONE"],
+            "--secret NONE takes the value of the variable NONE; set it.",
+        ),
+        (
+            ["-d", "op", "--secret", "PATH"],
+            "With --definition only inputs and --priority can be given.",
+        ),
         (["image", "-i", "n=@no"], "The file no cannot be read: No such file or directory."),
         (["image", "--inputs", "."], "The file . cannot be read: Is a directory."),
         (["image", "--inputs", "raw"], "The file raw is not UTF-8 text."),

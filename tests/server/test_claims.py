@@ -78,7 +78,7 @@ async def test_a_worker_that_shrank_gets_only_what_asks_for_nothing(api: Api) ->
 
 
 async def test_a_worker_must_send_a_heartbeat_first(api: Api) -> None:
-    for worker in ("w1", "..%2Fw", "a%20b"):
+    for worker in ("w1", "..%2Fw"):
         detail = await api.detail("POST", f"/workers/{worker}/claim", 404, json={})
         assert "heartbeat first" in detail or "nothing at this address" in detail
 
@@ -145,7 +145,6 @@ async def test_a_waiting_claim_is_woken_by_a_release_and_a_retry(api: Api) -> No
 async def test_a_claim_that_waits_in_vain_gets_nothing(api: Api) -> None:
     await api.beat()
     assert await api.claim(wait_s=0.01) == []
-    assert await api.claim(wait_s=-5) == []
 
 
 async def test_two_waiting_workers_never_get_the_same_run(api: Api) -> None:
@@ -228,7 +227,9 @@ async def test_a_worker_that_could_not_run_anything_gets_nothing_until_it_can(
     assert ids(await api.claim(holding=[unheard])) == [waiting]
 
 
-@pytest.mark.parametrize("body", [{"max_runs": 0}, {"wait_s": "soon"}, {"holding": "x"}])
+@pytest.mark.parametrize(
+    "body", [{"max_runs": 0}, {"wait_s": "soon"}, {"wait_s": -5}, {"holding": "x"}]
+)
 async def test_a_malformed_claim_is_422(api: Api, body: Json) -> None:
     await api.beat()
     assert next(iter(body)) in await api.detail("POST", "/workers/w1/claim", 422, json=body)

@@ -15,6 +15,7 @@ async def test_a_new_run_has_every_field_of_the_contract(api: Api) -> None:
         "inputs": {"text": "ü", "deep": [1, {"x": None}]},
         "command": ["echo", "hi"],
         "env_vars": {"A": "1"},
+        "secrets": [],
         "tags": ["cuda"],
         "timeout_s": 2.5,
         "grace_s": 0.0,
@@ -95,10 +96,15 @@ async def test_the_same_idempotency_key_answers_with_the_same_run(api: Api) -> N
     assert len((await api.get("/runs"))["data"]) == 2
 
 
-@pytest.mark.parametrize("path", ["nope", "..%2Fx", "%00", "a%20b", "%FF"])
-async def test_an_id_that_is_no_run_is_404(api: Api, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("nope", 404), ("..%2Fx", 404), ("%00", 422), ("a%20b", 422), ("%FF", 422), ("a" * 64, 422)],
+)
+async def test_what_is_no_run_is_404_and_what_is_no_id_422(
+    api: Api, path: str, status: int
+) -> None:
     for method, rest in (("GET", ""), ("GET", "/attempts"), ("POST", "/cancel"), ("GET", "/logs")):
-        assert await api.detail(method, f"/runs/{path}{rest}", 404)
+        assert await api.detail(method, f"/runs/{path}{rest}", status)
 
 
 async def test_lists_page_in_both_directions_newest_first(api: Api) -> None:

@@ -3,13 +3,13 @@
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
     StrictStr,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -25,41 +25,23 @@ from gyoza.models import (
 )
 from gyoza.models.definition import INPUT_TYPES
 from gyoza.models.policies import MAX_GRACE_S
-
-MAX_INT = 2**53  # what every JSON reader keeps exactly, and SQLite stores
-
-
-def _check_image(image: str) -> str:
-    if not image or image.startswith("-") or any(c.isspace() or c == "\0" for c in image):
-        raise ValueError(f"{image[:80]!r} is not the name of an image")
-    return image
-
-
-def _check_text(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("text must not hold a NUL character")
-    return text
-
-
-def _check_variable(name: str) -> str:
-    if not name or "=" in name:
-        raise ValueError(f"{name[:80]!r} cannot be the name of a variable")
-    return _check_text(name)
-
-
-def _or_default(value: Any) -> Any:
-    return {} if value is None else value
-
-
-Id = Annotated[str, AfterValidator(check_id)]
-Image = Annotated[str, AfterValidator(_check_image)]
-Text = Annotated[str, AfterValidator(_check_text)]
-Variable = Annotated[str, AfterValidator(_check_variable)]
-Count = Annotated[int, Field(ge=0, le=MAX_INT)]
-Amount = Annotated[float, Field(ge=0, le=MAX_INT, allow_inf_nan=False)]
-Priority = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
-Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-Tag = Annotated[str, Field(min_length=1, max_length=200)]
+from gyoza.server.routes.fields import (
+    IS_NUMBER,
+    MASK,
+    NULL_IS_EMPTY,
+    REPORTED,
+    Amount,
+    Count,
+    Id,
+    Image,
+    Int,
+    Positive,
+    Seconds,
+    Tag,
+    Text,
+    Variable,
+    Wait,
+)
 
 
 class Lenient(BaseModel):
@@ -77,8 +59,8 @@ class Strict(BaseModel):
 class ConstraintsModel(Lenient):
     """Hardware a run needs."""
 
-    cpu: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
-    ram_mb: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
+    cpu: Positive | None = None
+    ram_mb: Positive | None = None
     vram_mb: Count | None = None
 
     def to_model(self) -> Constraints:
@@ -89,7 +71,7 @@ class ConstraintsModel(Lenient):
 class RetryPolicyModel(Lenient):
     """How often a failing run is tried."""
 
-    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_attempts: Annotated[int, Field(ge=1, le=1000), IS_NUMBER] = 1
     backoff_s: Seconds = 0.0
 
     def to_model(self) -> RetryPolicy:
@@ -101,7 +83,7 @@ class EventDeliveryModel(Lenient):
     """Where a run's events are published besides the run itself."""
 
     topic: str = ""
-    attributes: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
+    attributes: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
 
     @model_validator(mode="after")
     def _topic_is_an_id(self) -> Self:
@@ -118,7 +100,7 @@ class InputSpecModel(Lenient):
     """One input of a definition."""
 
     type: str
-    required: bool = True
+    required: StrictBool = True
     default: Any = None
 
     @model_validator(mode="after")
@@ -135,15 +117,27 @@ class _Work(Strict):
 
     image: Image
     command: list[Text] | None = None
-    env_vars: Annotated[dict[Variable, Text], BeforeValidator(_or_default)] = {}
-    constraints: Annotated[ConstraintsModel, BeforeValidator(_or_default)] = ConstraintsModel()
-    tags: list[Tag] | None = None
-    timeout_s: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
-    grace_s: Annotated[float, Field(ge=0, le=MAX_GRACE_S, allow_inf_nan=False)] | None = None
-    retry_policy: Annotated[RetryPolicyModel, BeforeValidator(_or_default)] = RetryPolicyModel()
-    event_delivery: Annotated[EventDeliveryModel, BeforeValidator(_or_default)] = (
-        EventDeliveryModel()
+    env_vars: Annotated[dict[Variable, Text], NULL_IS_EMPTY] = {}
+    secrets: list[str] | None = Field(
+        None, description="Names of env_vars whose values are shown to nobody but the worker."
     )
+    constraints: Annotated[ConstraintsModel, NULL_IS_EMPTY] = ConstraintsModel()
+    tags: list[Tag] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), IS_NUMBER] | None = None
+    grace_s: (
+        Annotated[float, Field(ge=0, le=MAX_GRACE_S, allow_inf_nan=False), IS_NUMBER] | None
+    ) = None
+    retry_policy: Annotated[RetryPolicyModel, NULL_IS_EMPTY] = RetryPolicyModel()
+    event_delivery: Annotated[EventDeliveryModel, NULL_IS_EMPTY] = EventDeliveryModel()
+
+    @model_validator(mode="after")
+    def _secrets_are_variables(self) -> Self:
+        for name in self.secrets or []:
+            if name not in self.env_vars:
+                raise ValueError(f"secrets: there is no {name[:80]!r} among env_vars")
+            if self.env_vars[name] == MASK:
+                raise ValueError(f"{name[:80]!r} is the mask of a secret; give its real value")
+        return self
 
 
 class DefinitionBody(_Work):
@@ -152,7 +146,7 @@ class DefinitionBody(_Work):
     id: Id
     version: Id = "1"
     description: str = ""
-    input_specs: Annotated[dict[str, InputSpecModel], BeforeValidator(_or_default)] = {}
+    input_specs: Annotated[dict[str, InputSpecModel], NULL_IS_EMPTY] = {}
     created_at: Any = Field(None, description="Ignored: as the server told it before.")
     updated_at: Any = Field(None, description="Ignored: as the server told it before.")
 
@@ -166,6 +160,7 @@ class DefinitionBody(_Work):
             command=self.command,
             input_specs={name: spec.model_dump() for name, spec in self.input_specs.items()},
             env_vars=self.env_vars,
+            secrets=self.secrets or [],
             constraints=self.constraints.to_model(),
             tags=self.tags or [],
             timeout_s=self.timeout_s,
@@ -178,16 +173,16 @@ class DefinitionBody(_Work):
 class DefinitionRunBody(Strict):
     """A run of a definition."""
 
-    inputs: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
-    priority: Priority = 5
-    version: str | None = None
+    inputs: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
+    priority: Int = 5
+    version: Id | None = None
 
 
 class RunBody(_Work):
     """An ad-hoc run."""
 
-    inputs: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
-    priority: Priority = 5
+    inputs: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
+    priority: Int = 5
 
     def to_model(self) -> OpRun:
         """Return the domain type, still without an id."""
@@ -198,6 +193,7 @@ class RunBody(_Work):
             command=self.command,
             inputs=self.inputs,
             env_vars=self.env_vars,
+            secrets=self.secrets or [],
             constraints=self.constraints.to_model(),
             tags=self.tags or [],
             timeout_s=self.timeout_s,
@@ -212,7 +208,7 @@ class RunChange(Strict):
 
     state: OpRunState | None = None
     outputs: dict[str, Any] | None = None
-    priority: Priority | None = None
+    priority: Int | None = None
 
 
 class SummaryBody(Lenient):
@@ -220,16 +216,16 @@ class SummaryBody(Lenient):
 
     duration_ms: Count | None = None
     error_message: str | None = None
-    exit_code: int | None = None
+    exit_code: Int | None = None
     gpu_ids: list[Count] | None = None
 
 
 class EventBody(Lenient):
     """One event of a run."""
 
-    type: EventType
+    type: Annotated[EventType, WithJsonSchema({"enum": REPORTED})]
     msg: StrictInt | StrictStr = ""
-    payload: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
+    payload: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
     worker_id: Id | None = None
     attempt: Count | None = None
     seq: Count | None = None
@@ -237,7 +233,7 @@ class EventBody(Lenient):
 
     @model_validator(mode="after")
     def _type_fits_msg(self) -> Self:
-        if self.type in (EventType.ASSIGNED, EventType.RETRIED):
+        if self.type not in REPORTED:
             raise ValueError(f"events of type {self.type} come from the server alone")
         percentage = isinstance(self.msg, int) and 0 <= self.msg <= 100
         if self.type is EventType.PROGRESS and not percentage:
@@ -291,7 +287,7 @@ class RunningOpBody(Lenient):
 
     id: Id
     image: str = ""
-    constraints: Annotated[dict[str, Any], BeforeValidator(_or_default)] = {}
+    constraints: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
 
 
 class HeartbeatBody(Lenient):
@@ -301,16 +297,16 @@ class HeartbeatBody(Lenient):
     resources: ResourcesBody = ResourcesBody()
     tags: list[str] = []
     running_ops: list[RunningOpBody] = Field([], max_length=10_000)
-    draining: bool = False
+    draining: StrictBool = False
     engine: str | None = None
     disk: str | None = None
-    max_concurrency: int | None = None
+    max_concurrency: Int | None = None
     version: str | None = None
 
 
 class ClaimBody(Lenient):
     """A worker's wish for runs."""
 
-    max_runs: int = Field(1, ge=1, le=1000)
-    wait_s: float = Field(0.0, allow_inf_nan=False)
+    max_runs: Annotated[int, Field(ge=1, le=1000), IS_NUMBER] = 1
+    wait_s: Annotated[Wait, IS_NUMBER] = 0.0
     holding: list[str] | None = None

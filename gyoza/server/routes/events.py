@@ -6,19 +6,25 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from gyoza.server.plain_json import PlainJsonRoute
+from gyoza.server.routes.answers import REFUSALS, FeedPage, answers
+from gyoza.server.routes.fields import Id
 from gyoza.server.routes.parameters import After, WaitS, parse_cursor
 from gyoza.server.service import TheService
 from gyoza.server.store.feed import read_feed
 from gyoza.server.wakeups import feed_key
 
-router = APIRouter(tags=["events"], route_class=PlainJsonRoute)
+router = APIRouter(tags=["events"], route_class=PlainJsonRoute, responses=REFUSALS)
 
 
-@router.get("/events", summary="Events of all runs of a topic, in order; can wait for the next")
+@router.get(
+    "/events",
+    summary="Events of all runs of a topic, in order; can wait for the next",
+    responses=answers(FeedPage),
+)
 async def read(
     request: Request,
     service: TheService,
-    topic: Annotated[str, Query(min_length=1)],
+    topic: Id,
     after: After = None,
     wait_s: WaitS = 0.0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,

@@ -5,12 +5,15 @@ from contextlib import aclosing
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Send
 
 from gyoza.server.plain_json import PlainJsonRoute
-from gyoza.server.routes.bodies import MAX_INT, LogBody
+from gyoza.server.routes.answers import REFUSALS, LogOffset, answers
+from gyoza.server.routes.bodies import LogBody
+from gyoza.server.routes.fields import MAX_INT
+from gyoza.server.routes.parameters import RunId
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import logs
 from gyoza.server.wakeups import run_key
@@ -31,11 +34,17 @@ class LogResponse(StreamingResponse):
             await super().stream_response(send)
 
 
-router = APIRouter(prefix="/runs/{run_id}/logs", tags=["logs"], route_class=PlainJsonRoute)
+router = APIRouter(
+    prefix="/runs/{run_id}/logs", tags=["logs"], route_class=PlainJsonRoute, responses=REFUSALS
+)
 
 
-@router.post("", summary="Append log text; repeats are recognised by their offset")
-async def append(run_id: str, body: LogBody, service: TheService) -> JSONResponse:
+@router.post(
+    "",
+    summary="Append log text; repeats are recognised by their offset",
+    responses=answers(LogOffset),
+)
+async def append(run_id: RunId, body: LogBody, service: TheService) -> JSONResponse:
     """Store a chunk and answer with the offset of the next; 409 if text is missing before it."""
     data = body.data.encode()
     offset = await service.database.write(
@@ -44,9 +53,14 @@ async def append(run_id: str, body: LogBody, service: TheService) -> JSONRespons
     return JSONResponse({"offset": offset})
 
 
-@router.get("", summary="The log of an attempt as text", response_class=PlainTextResponse)
+@router.get(
+    "",
+    summary="The log of an attempt as text",
+    response_class=Response,  # none of its own: a refusal is JSON, the log text
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def read(
-    run_id: str,
+    run_id: RunId,
     service: TheService,
     follow: Annotated[bool, Query(description="Go on until the attempt ends.")] = False,
     attempt: Annotated[int | None, Query(ge=1, le=MAX_INT)] = None,

@@ -1,15 +1,16 @@
-"""Query parameters and headers that several resources share."""
+"""Parameters of addresses, queries and headers that several routes share."""
 
 from typing import Annotated
 
-from fastapi import Header, Query
+from fastapi import Header, Path, Query
 
 from gyoza.server.errors import BadRequest
+from gyoza.server.routes.fields import Id, Wait
 
-WaitS = Annotated[
-    float,
-    Query(description="Seconds to wait for news, at most 60.", allow_inf_nan=False),
-]
+RunId = Annotated[Id, Path(description="Id of a run.")]
+WorkerId = Annotated[Id, Path(description="Id of a worker.")]
+DefinitionName = Annotated[Id, Path(description="Id of a definition.")]
+WaitS = Annotated[Wait, Query()]
 IdempotencyKey = Annotated[
     str | None,
     Header(

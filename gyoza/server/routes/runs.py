@@ -9,17 +9,25 @@ from sqlalchemy import Connection
 
 from gyoza.models import OpRun, OpRunState
 from gyoza.server.plain_json import PlainJsonRoute
+from gyoza.server.routes.answers import (
+    REFUSALS,
+    AttemptAnswer,
+    RunAnswer,
+    RunPage,
+    answers,
+    show_run,
+)
 from gyoza.server.routes.bodies import EventBody, ReleaseBody, RunBody, RunChange
-from gyoza.server.routes.parameters import IdempotencyKey, WaitS
+from gyoza.server.routes.parameters import IdempotencyKey, RunId, WaitS
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import reports, runs
 from gyoza.server.store.database import Tx
 from gyoza.server.wakeups import run_key
 
-router = APIRouter(prefix="/runs", tags=["runs"], route_class=PlainJsonRoute)
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=PlainJsonRoute, responses=REFUSALS)
 
 
-@router.post("", status_code=201, summary="Create an ad-hoc run")
+@router.post("", status_code=201, summary="Create an ad-hoc run", responses=answers(RunAnswer, 201))
 async def create(
     body: RunBody, service: TheService, idempotency_key: IdempotencyKey = None
 ) -> JSONResponse:
@@ -30,10 +38,14 @@ async def create(
         return runs.load_run(tx.conn, runs.create_run(tx, asked, idempotency_key))
 
     run = await service.database.write(make)
-    return JSONResponse(run.to_dict(), 201)
+    return JSONResponse(show_run(run), 201)
 
 
-@router.get("", summary="Runs, newest first; `events` is left empty here")
+@router.get(
+    "",
+    summary="Runs, newest first; `events` is left empty here",
+    responses=answers(RunPage),
+)
 async def list_some(
     service: TheService,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -49,14 +61,18 @@ async def list_some(
 
     def find(conn: Connection) -> dict[str, Any]:
         page, more = runs.list_runs(conn, which, limit, starting_after, ending_before)
-        return {"data": [run.to_dict() for run in page], "has_more": more}
+        return {"data": [show_run(run) for run in page], "has_more": more}
 
     return JSONResponse(await service.database.read(find))
 
 
-@router.get("/{run_id}", summary="One run with its events; can wait for the next one")
+@router.get(
+    "/{run_id}",
+    summary="One run with its events; can wait for the next one",
+    responses=answers(RunAnswer),
+)
 async def show(
-    run_id: str,
+    run_id: RunId,
     request: Request,
     service: TheService,
     after_event: Annotated[
@@ -75,18 +91,26 @@ async def show(
         return None if seen else run
 
     run = await service.poll(request, [run_key(run_id)], wait_s, look)
-    return JSONResponse((run or await load()).to_dict())
+    return JSONResponse(show_run(run or await load()))
 
 
-@router.get("/{run_id}/attempts", summary="The attempts of a run, each with its own events")
-async def show_attempts(run_id: str, service: TheService) -> JSONResponse:
+@router.get(
+    "/{run_id}/attempts",
+    summary="The attempts of a run, each with its own events",
+    responses=answers(list[AttemptAnswer]),
+)
+async def show_attempts(run_id: RunId, service: TheService) -> JSONResponse:
     """Show all attempts, oldest first."""
     found = await service.database.read(lambda conn: runs.load_attempts(conn, run_id))
     return JSONResponse([attempt.to_dict() for attempt in found])
 
 
-@router.patch("/{run_id}", summary="Change state, outputs or priority of a run by hand")
-async def change(run_id: str, body: RunChange, service: TheService) -> JSONResponse:
+@router.patch(
+    "/{run_id}",
+    summary="Change state, outputs or priority of a run by hand",
+    responses=answers(RunAnswer),
+)
+async def change(run_id: RunId, body: RunChange, service: TheService) -> JSONResponse:
     """Change what is given; 400 for a transition that does not exist."""
     return await _change(
         service,
@@ -95,20 +119,32 @@ async def change(run_id: str, body: RunChange, service: TheService) -> JSONRespo
     )
 
 
-@router.post("/{run_id}/cancel", summary="Cancel a run; its worker stops it at once")
-async def cancel(run_id: str, service: TheService) -> JSONResponse:
+@router.post(
+    "/{run_id}/cancel",
+    summary="Cancel a run; its worker stops it at once",
+    responses=answers(RunAnswer),
+)
+async def cancel(run_id: RunId, service: TheService) -> JSONResponse:
     """Cancel it; again answers the same, 409 for a run that completed or failed."""
     return await _change(service, run_id, lambda tx: reports.cancel(tx, run_id))
 
 
-@router.post("/{run_id}/retry", summary="Queue a failed or cancelled run once more")
-async def retry(run_id: str, service: TheService) -> JSONResponse:
+@router.post(
+    "/{run_id}/retry",
+    summary="Queue a failed or cancelled run once more",
+    responses=answers(RunAnswer),
+)
+async def retry(run_id: RunId, service: TheService) -> JSONResponse:
     """Queue it; 409 for a run in any other state."""
     return await _change(service, run_id, lambda tx: reports.retry(tx, run_id))
 
 
-@router.post("/{run_id}/events", summary="Report an event; STARTED and endings move the state")
-async def add_event(run_id: str, body: EventBody, service: TheService) -> JSONResponse:
+@router.post(
+    "/{run_id}/events",
+    summary="Report an event; STARTED and endings move the state",
+    responses=answers(RunAnswer),
+)
+async def add_event(run_id: RunId, body: EventBody, service: TheService) -> JSONResponse:
     """Take an event; a repeat changes nothing, a stale or contradicting one is a 409.
 
     The `events` of the answer are those this request added: a run may have very many.
@@ -127,8 +163,12 @@ async def add_event(run_id: str, body: EventBody, service: TheService) -> JSONRe
     )
 
 
-@router.post("/{run_id}/release", summary="Give a run back to the queue")
-async def release(run_id: str, body: ReleaseBody, service: TheService) -> JSONResponse:
+@router.post(
+    "/{run_id}/release",
+    summary="Give a run back to the queue",
+    responses=answers(RunAnswer),
+)
+async def release(run_id: RunId, body: ReleaseBody, service: TheService) -> JSONResponse:
     """Give it back; again changes nothing."""
     return await _report(
         service,
@@ -146,7 +186,7 @@ async def _change(service: Service, run_id: str, change: Callable[[Tx], None]) -
         return runs.load_run(tx.conn, run_id)
 
     run = await service.database.write(write)
-    return JSONResponse(run.to_dict())
+    return JSONResponse(show_run(run))
 
 
 async def _report(
@@ -160,4 +200,4 @@ async def _report(
         return runs.load_run(tx.conn, run_id, known)
 
     run = await service.database.write(write, actor=worker_id)
-    return JSONResponse(run.to_dict())
+    return JSONResponse(show_run(run))

@@ -7,17 +7,31 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Connection
 
 from gyoza.server.plain_json import PlainJsonRoute
+from gyoza.server.routes.answers import (
+    REFUSALS,
+    ChangesAnswer,
+    ClaimAnswer,
+    HeartbeatAnswer,
+    WorkerAnswer,
+    answers,
+)
 from gyoza.server.routes.bodies import ClaimBody, HeartbeatBody
-from gyoza.server.routes.parameters import After, WaitS, parse_cursor
+from gyoza.server.routes.parameters import After, WaitS, WorkerId, parse_cursor
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import claims, workers
 from gyoza.server.store.database import Tx
 from gyoza.server.wakeups import CLAIMS, worker_key
 
-router = APIRouter(prefix="/workers", tags=["workers"], route_class=PlainJsonRoute)
+router = APIRouter(
+    prefix="/workers", tags=["workers"], route_class=PlainJsonRoute, responses=REFUSALS
+)
 
 
-@router.post("/heartbeat", summary="Register or renew a worker and the leases of its runs")
+@router.post(
+    "/heartbeat",
+    summary="Register or renew a worker and the leases of its runs",
+    responses=answers(HeartbeatAnswer),
+)
 async def heartbeat(body: HeartbeatBody, service: TheService) -> JSONResponse:
     """Answer with the lease, the state of each run listed, and whether to drain."""
     told = body.model_dump()
@@ -29,9 +43,13 @@ async def heartbeat(body: HeartbeatBody, service: TheService) -> JSONResponse:
     return JSONResponse(answer)
 
 
-@router.post("/{worker_id}/claim", summary="Claim runs that fit the worker; can wait for one")
+@router.post(
+    "/{worker_id}/claim",
+    summary="Claim runs that fit the worker; can wait for one",
+    responses=answers(ClaimAnswer),
+)
 async def claim(
-    worker_id: str, body: ClaimBody, request: Request, service: TheService
+    worker_id: WorkerId, body: ClaimBody, request: Request, service: TheService
 ) -> JSONResponse:
     """Answer with runs assigned to the worker, those first whose answer it never got."""
     asked_at = service.clock()
@@ -50,9 +68,13 @@ async def claim(
     return JSONResponse({"runs": [run.to_dict() for run in found.runs] if found else []})
 
 
-@router.get("/{worker_id}/changes", summary="What others did to the worker's runs; can wait")
+@router.get(
+    "/{worker_id}/changes",
+    summary="What others did to the worker's runs; can wait",
+    responses=answers(ChangesAnswer),
+)
 async def read_changes(
-    worker_id: str,
+    worker_id: WorkerId,
     request: Request,
     service: TheService,
     after: After = None,
@@ -76,7 +98,11 @@ async def read_changes(
     return JSONResponse({"states": states, "cursor": str(cursor)})
 
 
-@router.get("", summary="All workers")
+@router.get(
+    "",
+    summary="All workers",
+    responses=answers(list[WorkerAnswer]),
+)
 async def list_all(service: TheService) -> JSONResponse:
     """Show every worker the server knows."""
     heard_since = service.heard_since
@@ -85,8 +111,12 @@ async def list_all(service: TheService) -> JSONResponse:
     )
 
 
-@router.get("/{worker_id}", summary="One worker")
-async def show(worker_id: str, service: TheService) -> JSONResponse:
+@router.get(
+    "/{worker_id}",
+    summary="One worker",
+    responses=answers(WorkerAnswer),
+)
+async def show(worker_id: WorkerId, service: TheService) -> JSONResponse:
     """Show one worker."""
     heard_since = service.heard_since
 
@@ -96,14 +126,22 @@ async def show(worker_id: str, service: TheService) -> JSONResponse:
     return JSONResponse(await service.database.read(find))
 
 
-@router.post("/{worker_id}/drain", summary="Give the worker no more runs; those it has go on")
-async def drain(worker_id: str, service: TheService) -> JSONResponse:
+@router.post(
+    "/{worker_id}/drain",
+    summary="Give the worker no more runs; those it has go on",
+    responses=answers(WorkerAnswer),
+)
+async def drain(worker_id: WorkerId, service: TheService) -> JSONResponse:
     """Drain it, until it is resumed."""
     return await _set_drain(service, worker_id, drain=True)
 
 
-@router.post("/{worker_id}/resume", summary="End a drain")
-async def resume(worker_id: str, service: TheService) -> JSONResponse:
+@router.post(
+    "/{worker_id}/resume",
+    summary="End a drain",
+    responses=answers(WorkerAnswer),
+)
+async def resume(worker_id: WorkerId, service: TheService) -> JSONResponse:
     """Give it runs again."""
     return await _set_drain(service, worker_id, drain=False)
 

@@ -66,6 +66,7 @@ def run_of(definition: OpDefinition, inputs: Json, priority: int) -> OpRun:
         command=definition.command,
         inputs=complete,
         env_vars=definition.env_vars,
+        secrets=definition.secrets,
         constraints=definition.constraints,
         tags=definition.tags,
         timeout_s=definition.timeout_s,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, insert, select, update
 
 from gyoza.models import OpRunState
-from gyoza.server.errors import Conflict, NotFound
+from gyoza.server.errors import Conflict, Full, NotFound
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import find_row
 from gyoza.server.store.schema import attempts, log_chunks
@@ -13,6 +13,10 @@ from gyoza.server.store.transitions import was_evicted
 from gyoza.server.wakeups import run_key
 
 PAGE_CHUNKS = 16
+
+MB = 1024 * 1024
+MAX_LOG_BYTES = 80 * MB
+"""What an attempt may write; a worker of ours cuts it far sooner."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ def append_log(
         NotFound: If there is no such run.
         Conflict: If the attempt is not the current one, lost or another worker's, or text is
             missing between what is stored and `offset`.
+        Full: If the attempt has written all it may.
     """
     run = find_row(tx.conn, run_id)
     number = run.current_attempt if attempt is None else attempt
@@ -58,6 +63,8 @@ def append_log(
     fresh = data[stored - offset :]
     if fresh:
         end = stored + len(fresh)
+        if end > MAX_LOG_BYTES:
+            raise Full(f"The log of an attempt may hold {MAX_LOG_BYTES // MB} MiB, no more.")
         tx.conn.execute(
             insert(log_chunks).values(
                 run_id=run_id, attempt=number, offset=stored, end=end, data=fresh

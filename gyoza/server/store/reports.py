@@ -1,16 +1,26 @@
 """What workers (and scripts by hand) tell about a run: events, releases, changes by a person."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Row, select, update
 
 from gyoza.models import EventType, OpRunState
-from gyoza.server.errors import BadRequest, Conflict
+from gyoza.server.errors import BadRequest, Conflict, Full
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import Json, RunRow, find_row
 from gyoza.server.store.schema import attempts, events, runs
+
+MB = 1024 * 1024
+MAX_EVENTS, MAX_EVENT_BYTES = 20_000, 16 * MB
+"""What a run may say in events of its op, and their bytes; a worker of ours stops far sooner."""
+
+MAX_PAYLOAD_BYTES = MB
+"""Of one event, but for COMPLETED: its payload is the outputs."""
+
+_SAYINGS = (EventType.INFO, EventType.ERROR, EventType.PROGRESS)
 
 _ENDINGS = {
     EventType.COMPLETED: OpRunState.COMPLETED,
@@ -45,6 +55,7 @@ def add_event(tx: Tx, run_id: str, report: Report) -> None:
     Raises:
         NotFound: If there is no such run.
         Conflict: If the run has ended, or is not held by this worker and attempt.
+        Full: If the event is too large, or the run's events have said all they may.
     """
     run = find_row(tx.conn, run_id)
     number = run.current_attempt if report.attempt is None else report.attempt
@@ -56,7 +67,11 @@ def add_event(tx: Tx, run_id: str, report: Report) -> None:
     _check_current(run, number, report.worker_id)
     if report.seq is not None and attempt is not None:
         _change_attempt(tx, run, last_seq=max(report.seq, attempt.last_seq))
-    _apply(tx, run, report)
+    size = _size(report)
+    if report.type in _SAYINGS and _is_full(run, size):
+        _add_to_full(tx, run, report)
+        return
+    _apply(tx, run, report, run.event_bytes + size)
 
 
 def release(tx: Tx, run_id: str, worker_id: str, number: int, reason: str) -> None:
@@ -191,6 +206,33 @@ def _has_ended_so(tx: Tx, attempt: Row[Any], report: Report) -> bool:
     return told == report.payload
 
 
+def _size(report: Report) -> int:
+    """Return how many bytes an event says, roughly.
+
+    Raises:
+        Full: If those are too many for one event.
+    """
+    size = len(json.dumps([report.msg, report.payload]))
+    if size > MAX_PAYLOAD_BYTES and report.type is not EventType.COMPLETED:
+        raise Full(f"An event may say {MAX_PAYLOAD_BYTES // MB} MiB; write more to the log.")
+    return size
+
+
+def _is_full(run: RunRow, size: int) -> bool:
+    return run.event_count >= MAX_EVENTS or run.event_bytes + size > MAX_EVENT_BYTES
+
+
+def _add_to_full(tx: Tx, run: RunRow, report: Report) -> None:
+    """Take progress of a run whose events have said all they may, without another event."""
+    if report.type is not EventType.PROGRESS:
+        raise Full(
+            f"The events of run {run.id} may be {MAX_EVENTS} and say {MAX_EVENT_BYTES // MB} MiB, "
+            "no more; write to the log."
+        )
+    _change_attempt(tx, run, progress=report.msg)
+    tx.conn.execute(update(runs).where(runs.c.id == run.id).values(progress=report.msg))
+
+
 def _check_current(run: RunRow, number: int, worker_id: str | None) -> None:
     if number != run.current_attempt:
         raise Conflict(f"Run {run.id} is at attempt {run.current_attempt}, not {number}.")
@@ -209,7 +251,7 @@ def _change_attempt(tx: Tx, run: RunRow, **columns: Any) -> None:
     )
 
 
-def _apply(tx: Tx, run: RunRow, report: Report) -> None:
+def _apply(tx: Tx, run: RunRow, report: Report, event_bytes: int) -> None:
     msg, payload = report.msg, report.payload
     match report.type:
         case EventType.STARTED:
@@ -224,6 +266,7 @@ def _apply(tx: Tx, run: RunRow, report: Report) -> None:
             transitions.cancel(tx, run, msg, payload, report.summary)
         case EventType.PROGRESS:
             _change_attempt(tx, run, progress=msg)
-            transitions.record(tx, run, report.type, msg, payload, progress=msg)
+            said: Json = {"progress": msg, "event_bytes": event_bytes}
+            transitions.record(tx, run, report.type, msg, payload, **said)
         case _:
-            transitions.record(tx, run, report.type, msg, payload)
+            transitions.record(tx, run, report.type, msg, payload, event_bytes=event_bytes)

@@ -23,7 +23,16 @@ from gyoza.server.store.database import Tx
 from gyoza.server.store.schema import attempts, events, run_data, runs
 from gyoza.server.wakeups import CLAIMS
 
-KEPT = ("command", "inputs", "env_vars", "timeout_s", "grace_s", "retry_policy", "event_delivery")
+KEPT = (
+    "command",
+    "inputs",
+    "env_vars",
+    "secrets",
+    "timeout_s",
+    "grace_s",
+    "retry_policy",
+    "event_delivery",
+)
 """What of a run goes into `run_data.spec`."""
 
 Json = dict[str, Any]
@@ -226,10 +235,11 @@ def _to_run(row: RunRow, spec: Json, outputs: Json) -> OpRun:
         inputs=spec["inputs"],
         outputs=outputs,
         env_vars=spec["env_vars"],
+        secrets=spec.get("secrets", []),  # older databases hold runs without them
         constraints=Constraints.from_dict(row.constraints),
         tags=cast("list[str]", row.tags),
         timeout_s=spec["timeout_s"],
-        grace_s=spec.get("grace_s"),  # older databases hold runs without it
+        grace_s=spec.get("grace_s"),
         retry_policy=RetryPolicy.from_dict(spec["retry_policy"]),
         event_delivery=EventDelivery.from_dict(spec["event_delivery"]),
         op_definition=row.op_definition,

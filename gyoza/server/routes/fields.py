@@ -1,0 +1,70 @@
+"""The types of single fields: in bodies, queries and addresses alike."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from gyoza.models import EventType, check_id
+from gyoza.models.ids import ID_PATTERN
+
+MAX_INT = 2**53  # what every JSON reader keeps exactly, and SQLite stores
+REPORTED = [kind for kind in EventType if kind not in (EventType.ASSIGNED, EventType.RETRIED)]
+MASK = "***"  # in place of the value of a secret
+
+
+def _check_image(image: str) -> str:
+    if not image or image.startswith("-") or any(c.isspace() or c == "\0" for c in image):
+        raise ValueError(f"{image[:80]!r} is not the name of an image")
+    return image
+
+
+def _check_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("text must not hold a NUL character")
+    return text
+
+
+def _check_variable(name: str) -> str:
+    if not name or "=" in name:
+        raise ValueError(f"{name[:80]!r} cannot be the name of a variable")
+    return _check_text(name)
+
+
+def _check_number(value: Any) -> Any:
+    """Take neither true for 1 nor "1" for it, as pydantic would."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")
+    return value
+
+
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Id = Annotated[
+    str, AfterValidator(check_id), WithJsonSchema({"type": "string", "pattern": ID_PATTERN})
+]
+Image = Annotated[
+    str,
+    AfterValidator(_check_image),
+    WithJsonSchema({"type": "string", "pattern": r"^[^\s\x00-][^\s\x00]*$"}),
+]
+Text = Annotated[str, AfterValidator(_check_text)]
+Variable = Annotated[str, AfterValidator(_check_variable)]
+NULL_IS_EMPTY = BeforeValidator(_or_empty)
+IS_NUMBER = BeforeValidator(_check_number)  # comes last: bounds are of what it leads to
+Int = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT), IS_NUMBER]
+Count = Annotated[int, Field(ge=0, le=MAX_INT), IS_NUMBER]
+Positive = Annotated[int, Field(ge=1, le=MAX_INT), IS_NUMBER]
+Amount = Annotated[float, Field(ge=0, le=MAX_INT, allow_inf_nan=False), IS_NUMBER]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), IS_NUMBER]
+Wait = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds to wait for news; after 60 the answer comes without any.",
+    ),
+]
+Tag = Annotated[str, Field(min_length=1, max_length=200)]
