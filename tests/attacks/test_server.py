@@ -258,7 +258,7 @@ async def test_somebody_who_downloads_a_log_and_does_not_read_it(strict: Api) ->
         await strict.post(f"/runs/{run}/logs", body)
     async with await raw_request(strict, "GET", f"/runs/{run}/logs") as stream:
         with trio.fail_after(20):
-            while _server_has(stream):  # the kernel ends it, and tells nobody here
+            while _server_has(stream):  # noqa: ASYNC110 - the kernel ends it and tells nobody
                 await trio.sleep(0.05)
         assert len(await until_closed(stream)) < 12_000_000
     assert await status(strict, KEY, "GET", "/runs") == 200
