@@ -32,8 +32,8 @@ ALLOWED: dict[Role, tuple[tuple[str, str], ...]] = {
     ),
 }
 
-WorkersOf = Callable[[str], Awaitable[set[str]]]
-"""Returns the ids of the workers that hold or held a run; empty for a run that there is not."""
+WorkersOf = Callable[[str], Awaitable[set[str] | None]]
+"""Returns the ids of the workers that hold or held a run; None for a run that there is not."""
 
 
 async def refusal(
@@ -70,7 +70,7 @@ async def _worker_refusal(
         return f"This key is for workers {key.worker!a}, not for {parts['worker'][:80]!a}."
     elif "run" in parts:
         workers = await workers_of(parts["run"])
-        if workers and not any(map(key.is_for, workers)):
+        if workers is not None and not any(map(key.is_for, workers)):
             return f"The run is none of workers {key.worker!a}, which this key is for."
     return None
 

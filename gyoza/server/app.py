@@ -41,7 +41,7 @@ def create_app(service: Service, keyring: Keyring, limits: Limits | None = None)
     app.state.service = service
     app.state.keyring = keyring
 
-    async def workers_of(run_id: str) -> set[str]:
+    async def workers_of(run_id: str) -> set[str] | None:
         return await service.database.read(lambda conn: workers_of_run(conn, run_id))
 
     app.add_middleware(Gate, keyring=keyring, workers_of=workers_of, limits=limits or Limits())

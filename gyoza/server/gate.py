@@ -59,15 +59,32 @@ class Gate:
             return
         try:
             key = self._key(scope)
-            async with self._body(receive) as messages:
+            async with self._body(receive, kept=key is not None) as messages:
                 if key is not None:
                     body = b"".join(message.get("body", b"") for message in messages)
                     asked = key, scope["method"], scope["path"], body
                     if tell := await refusal(*asked, self._workers_of):
                         raise _Refused(403, tell)
-                await self._app(scope, _replay(messages, receive), send)
+                if key is not None and _may_wait(scope):
+                    await self._wait(key, scope, _replay(messages, receive), send)
+                else:
+                    await self._app(scope, _replay(messages, receive), send)
         except _Refused as refused:
             await _answer(refused, receive, send)
+
+    async def _wait(self, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that ends with its key, though it may have been good at its start."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        with self._keyring.waiting(key) as waiting:
+            await self._app(scope, receive, watched)
+        if waiting.cancelled_caught and not begun:
+            raise _Refused(401, "The key was revoked while this request waited.")
 
     def _key(self, scope: Scope) -> Key | None:
         """Return the key of a request; None for one that needs none."""
@@ -86,8 +103,11 @@ class Gate:
         return key
 
     @asynccontextmanager
-    async def _body(self, receive: Receive) -> AsyncGenerator[list[Message]]:
-        """Read the whole body; of large ones only so many are in memory at a time."""
+    async def _body(self, receive: Receive, *, kept: bool) -> AsyncGenerator[list[Message]]:
+        """Read the whole body; of large ones only so many are in memory at a time.
+
+        Without a key none is kept: nothing that is open to all needs one.
+        """
         messages: list[Message] = []
         size, large = 0, False
         try:
@@ -98,7 +118,9 @@ class Gate:
                     if size > self._limits.body_bytes:
                         most = self._limits.body_bytes // 1024 // 1024
                         raise _Refused(413, f"The body is larger than {most} MiB.")
-                    if size > self._limits.large_bytes and not large:
+                    if not kept:
+                        messages[:] = [{**messages[-1], "body": b""}]
+                    elif size > self._limits.large_bytes and not large:
                         await self._large_bodies.acquire()
                         large = True
             if reading.cancelled_caught:
@@ -107,6 +129,10 @@ class Gate:
         finally:
             if large:
                 self._large_bodies.release()
+
+
+def _may_wait(scope: Scope) -> bool:
+    return scope["method"] == "GET" or scope["path"].endswith("/claim")
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:

@@ -7,10 +7,13 @@ stored: nobody can go through the secrets, however fast the digest is.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+
+import trio
 
 PREFIX = "gyoza"
 SECRET_BYTES = 32
@@ -71,6 +74,7 @@ class Keyring:
     def __init__(self, own: str, keys: Iterable[Key] = ()) -> None:
         self._own = _own_key(own)
         self._keys = {key.id: key for key in keys}
+        self._waiting: dict[str, set[trio.CancelScope]] = {}
         # Compared in place of a key that there is not, so that this takes the same time.
         self._nobody = Key("", "", Role.WORKER, "", secrets.token_bytes(32))
 
@@ -87,12 +91,31 @@ class Keyring:
         self._keys[key.id] = key
 
     def revoke(self, key_id: str) -> None:
-        """Take a key no more."""
+        """Take a key no more, and end what its holder waits for or follows."""
         self._keys.pop(key_id, None)
+        self._end_waits(key_id)
 
     def replace_own(self, own: str) -> None:
-        """Take another own key in place of the one before."""
+        """Take another own key in place of the one before, and end what its holder waits for."""
         self._own = _own_key(own)
+        self._end_waits(self._own.id)
+
+    @contextmanager
+    def waiting(self, key: Key) -> Generator[trio.CancelScope]:
+        """Cancel the block as soon as the key is good no more."""
+        waits = self._waiting.setdefault(key.id, set())
+        with trio.CancelScope() as scope:
+            waits.add(scope)
+            try:
+                yield scope
+            finally:
+                waits.discard(scope)
+                if not waits:
+                    self._waiting.pop(key.id, None)
+
+    def _end_waits(self, key_id: str) -> None:
+        for scope in self._waiting.get(key_id, ()):
+            scope.cancel()
 
 
 def _own_key(value: str) -> Key:

@@ -59,13 +59,22 @@ async def serve_until_signal(settings: ServerSettings) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
-            await start_server(nursery, settings)
+            await start_server(nursery, settings, pin_key=False)
 
 
-async def start_server(nursery: trio.Nursery, settings: ServerSettings) -> tuple[str, str]:
-    """Start a server in a nursery, say on stdout where it is, and return its URL and key."""
+async def start_server(
+    nursery: trio.Nursery, settings: ServerSettings, *, pin_key: bool = True
+) -> tuple[str, str]:
+    """Start a server in a nursery, say on stdout where it is, and return its URL and key.
+
+    Args:
+        nursery: Where it runs.
+        settings: Its settings.
+        pin_key: Keep the key that is returned, whatever becomes of the file it was found in.
+    """
     key = await trio.to_thread.run_sync(ensure_api_key, settings)
-    url: str = await nursery.start(serve, replace(settings, api_key=key.value))
+    used = replace(settings, api_key=key.value) if pin_key else settings
+    url: str = await nursery.start(serve, used)
     sys.stdout.write(
         f"gyoza server listens on {url} (API documentation: {url}/docs)\n"
         f"API key: {key.origin}\n"

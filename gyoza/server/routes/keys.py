@@ -68,7 +68,7 @@ async def list_all(service: TheService) -> JSONResponse:
 
 @router.delete("/{key_id}", summary="Take a key no more", responses=answers(list[KeyAnswer]))
 async def revoke(key_id: Id, request: Request, service: TheService) -> JSONResponse:
-    """Answer with the keys that are left; requests under way are still answered."""
+    """Answer with the keys that are left; what the holder waits for or follows ends too."""
     await service.database.write(lambda tx: keys.revoke_key(tx, key_id, tx.now))
     _keyring(request).revoke(key_id)
     return await list_all(service)

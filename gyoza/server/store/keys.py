@@ -5,7 +5,7 @@ from sqlalchemy import Connection, insert, select, update
 from gyoza.server.errors import NotFound
 from gyoza.server.keyring import Key, Role
 from gyoza.server.store.database import Tx
-from gyoza.server.store.schema import api_keys, attempts
+from gyoza.server.store.schema import api_keys, attempts, runs
 
 
 def add_key(tx: Tx, key: Key) -> None:
@@ -44,7 +44,9 @@ def good_keys(conn: Connection) -> list[Key]:
     ]
 
 
-def workers_of_run(conn: Connection, run_id: str) -> set[str]:
-    """Return the workers that hold or held a run."""
+def workers_of_run(conn: Connection, run_id: str) -> set[str] | None:
+    """Return the workers that hold or held a run; None if there is no such run."""
+    if conn.scalar(select(runs.c.seq).where(runs.c.id == run_id)) is None:
+        return None
     found = conn.execute(select(attempts.c.worker_id).where(attempts.c.run_id == run_id))
     return {row.worker_id for row in found if row.worker_id is not None}
