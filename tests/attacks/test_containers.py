@@ -189,7 +189,8 @@ async def test_an_image_whose_health_check_runs_commands(busybox_image: str) -> 
                 with daemon() as api:
                     config = json.loads(api.get(f"/containers/{container_id}/json").text)
             finally:
-                await engine.remove(container_id)
+                with trio.move_on_after(20, shield=True):
+                    await engine.remove(container_id)
     assert config["Config"]["Healthcheck"] == {"Test": ["NONE"]}
     host = config["HostConfig"]
     assert not host["Privileged"]

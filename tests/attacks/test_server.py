@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from gyoza.server.limits import Limits
 from tests.server.api import KEY, Api, raw_request, serving, settings_in
@@ -52,7 +53,7 @@ def said(run: str, worker: str = "gpu-1", **more: Any) -> dict[str, Any]:
 async def test_a_worker_key_works_for_its_workers(api: Api) -> None:
     key = await key_of(api, "worker", "gpu-*")
     run = await api.submit()
-    beat = {"worker_id": "gpu-1", "resources": {}}
+    beat: dict[str, Any] = {"worker_id": "gpu-1", "resources": {}}
     assert await status(api, key, "POST", "/workers/heartbeat", beat) == 200
     assert await status(api, key, "POST", "/workers/gpu-1/claim", {"max_runs": 1}) == 200
     assert (await api.run(run))["worker_id"] == "gpu-1"
@@ -73,7 +74,8 @@ async def test_a_worker_key_works_for_its_workers(api: Api) -> None:
 async def test_a_worker_that_speaks_in_the_name_of_another(api: Api) -> None:
     key = await key_of(api, "worker", "gpu-1")
     run = await api.running("cpu-1")
-    for method, path, body in [
+    waiting = await api.submit()
+    requests: list[tuple[str, str, Any]] = [
         ("POST", "/workers/heartbeat", {"worker_id": "cpu-1", "resources": {}}),
         ("POST", "/workers/cpu-1/claim", {"max_runs": 1}),
         ("GET", "/workers/cpu-1/changes", None),
@@ -85,8 +87,10 @@ async def test_a_worker_that_speaks_in_the_name_of_another(api: Api) -> None:
         ("POST", f"/runs/{run}/release", {"worker_id": "cpu-1", "attempt": 1}),
         ("GET", f"/runs/{run}", None),
         ("GET", f"/runs/{run}/logs", None),
+        ("GET", f"/runs/{waiting}", None),
     ]:
         assert await status(api, key, method, path, body) == 403, (method, path, body)
+    assert await status(api, key, "GET", "/runs/unknown") == 404
     # In its own name it cannot touch what another one holds either.
     assert await status(api, key, "POST", f"/runs/{run}/events", said(run, "gpu-1")) == 409
     assert [event["type"] for event in (await api.run(run))["events"]] == ["ASSIGNED", "STARTED"]
@@ -133,6 +137,41 @@ async def test_a_key_that_was_revoked(api: Api) -> None:
     assert await api.ask("DELETE", f"/keys/{listed['id']}") == []
     assert await status(api, key, "GET", "/runs") == 401
     assert "no key" in await api.detail("DELETE", f"/keys/{listed['id']}", 404)
+
+
+async def test_a_key_that_is_revoked_while_its_holder_follows_and_waits(api: Api) -> None:
+    key = await key_of(api, "client")
+    run = await api.running()
+    [listed] = await api.get("/keys")
+    answers: list[int] = []
+
+    async def wait() -> None:
+        path = f"/runs/{run}?after_event=1&wait_s=60"
+        answers.append(await status(api, key, "GET", path))
+
+    async with trio.open_nursery() as nursery:
+        headers = {"X-API-Key": key}
+        async with api.client.stream(
+            "GET", f"/runs/{run}/logs?follow=true", headers=headers
+        ) as log:
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked(0.1)
+            await api.ask("DELETE", f"/keys/{listed['id']}")
+            chunk = {"worker_id": "w1", "attempt": 1, "offset": 0, "data": "not for him"}
+            await api.post(f"/runs/{run}/logs", chunk)
+            with trio.fail_after(20), pytest.raises(httpx.RemoteProtocolError):
+                async for part in log.aiter_raw():
+                    assert part == b""
+    assert answers == [401]
+
+
+async def test_somebody_without_a_key_who_fills_the_memory_for_bodies(tmp_path: Path) -> None:
+    limits = Limits(large_bytes=1000, large_bodies=1)
+    head = b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    async with serving(settings_in(tmp_path), limits=limits) as api, await connect(api) as stream:
+        await stream.send_all(head + b"x" * 50_000)
+        await wait_all_tasks_blocked(0.1)
+        assert await api.submit(inputs={"text": "x" * 50_000})
 
 
 async def test_somebody_who_reads_the_database_finds_no_key(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -283,6 +284,28 @@ def test_start_says_where_things_are_and_ends_at_a_signal(tmp_path: Path, number
         _, errors = process.communicate(timeout=10)
         assert process.returncode == 0
         assert "Traceback" not in errors
+
+
+def test_another_key_in_its_file_is_taken_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"old": tmp_path / "key", "new": tmp_path / "key.new"}
+    for name, path in keys.items():
+        path.write_text(name)
+    monkeypatch.setenv("GYOZA_API_KEY_FILE", str(keys["old"]))
+    with started(tmp_path) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[4]
+
+        def status(key: str) -> int:
+            return httpx.get(f"{url}/runs", headers={"X-API-Key": key}).status_code
+
+        assert (status("old"), status("new")) == (200, 401)
+        keys["new"].replace(keys["old"])
+        until = time.monotonic() + 20
+        while status("new") != 200:
+            assert time.monotonic() < until
+        assert status("old") == 401
 
 
 async def test_the_settings_key_is_the_one_required(tmp_path: Path) -> None:
