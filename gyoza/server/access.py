@@ -10,7 +10,10 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import trio
+
 from gyoza.server.keyring import Key, Role
+from gyoza.server.plain_json import THREAD_FROM_BYTES
 
 ALLOWED: dict[Role, tuple[tuple[str, str], ...]] = {
     Role.CLIENT: (
@@ -53,7 +56,8 @@ async def refusal(
     if match is None:
         return f"A key of role {key.role} may not {method} {path[:80]!a}; use one of another role."
     if key.role == Role.CLIENT:
-        named = path.endswith("/events") and method == "POST" and _field(body, "worker_id")
+        reports = path.endswith("/events") and method == "POST"
+        named = reports and await _field(body, "worker_id")
         return "Only a worker's key may report for a worker." if named else None
     return await _worker_refusal(key, method, match, body, workers_of)
 
@@ -63,7 +67,7 @@ async def _worker_refusal(
 ) -> str | None:
     parts = match.groupdict()
     if method == "POST":
-        worker = parts.get("worker") or _field(body, "worker_id")
+        worker = parts.get("worker") or await _field(body, "worker_id")
         if not key.is_for(worker):
             return f"This key is for workers {key.worker!a}, not for {str(worker)[:80]!a}."
     elif "worker" in parts and not key.is_for(parts["worker"]):
@@ -75,10 +79,13 @@ async def _worker_refusal(
     return None
 
 
-def _field(body: bytes, name: str) -> Any:
+async def _field(body: bytes, name: str) -> Any:
     """Return a field of a JSON object, or None: the route says what is wrong with the body."""
     try:
-        data = json.loads(body)
+        if len(body) < THREAD_FROM_BYTES:
+            data = json.loads(body)
+        else:
+            data = await trio.to_thread.run_sync(json.loads, body)
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", data).get(name) if isinstance(data, dict) else None

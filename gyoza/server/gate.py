@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -58,6 +58,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
+            _check_framing(scope)
             key = self._key(scope)
             async with self._body(receive, kept=key is not None) as messages:
                 if key is not None:
@@ -70,7 +71,9 @@ class Gate:
                 else:
                     await self._app(scope, _replay(messages, receive), send)
         except _Refused as refused:
-            await _answer(refused, receive, send)
+            # Hypercorn may be hanging up on a client that does not speak HTTP at the same time.
+            with suppress(trio.BusyResourceError):
+                await _answer(refused, receive, send)
 
     async def _wait(self, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that ends with its key, though it may have been good at its start."""
@@ -129,6 +132,13 @@ class Gate:
         finally:
             if large:
                 self._large_bodies.release()
+
+
+def _check_framing(scope: Scope) -> None:
+    """Refuse what a proxy on the way may have read as another number of requests."""
+    names = {name.lower() for name, _ in scope["headers"]}
+    if {b"content-length", b"transfer-encoding"} <= names:
+        raise _Refused(400, "The length of the body is told in two ways; tell it in one.")
 
 
 def _may_wait(scope: Scope) -> bool:

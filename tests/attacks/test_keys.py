@@ -197,9 +197,7 @@ def test_no_command_takes_a_key_where_ps_would_show_it() -> None:
             yield from options(sub)
 
     named = {option for option in options(typer.main.get_command(app)) if "key" in option}
-    assert named == {"--api-key-file", "--client-key", "--tls-keyfile"} | (
-        named & {"--api-keys-file"}
-    )
+    assert named == {"--api-key-file", "--client-key", "--tls-keyfile", "key_id"}
 
 
 async def test_the_command_line_of_a_process_that_has_the_key_does_not_show_it(

@@ -1,8 +1,17 @@
 """The types of single fields: in bodies, queries and addresses alike."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from gyoza.models import EventType, check_id
 from gyoza.models.ids import ID_PATTERN
@@ -51,7 +60,22 @@ Image = Annotated[
 ]
 Text = Annotated[str, AfterValidator(_check_text)]
 Variable = Annotated[str, AfterValidator(_check_variable)]
-NULL_IS_EMPTY = BeforeValidator(_or_empty)
+
+
+@dataclass(frozen=True)
+class NullIsEmpty:
+    """Marks a field that may be null for empty, and says so in the schema."""
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_or_empty, handler(kind))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), {"type": "null"}]}
+
+
+NULL_IS_EMPTY = NullIsEmpty()
 IS_NUMBER = BeforeValidator(_check_number)  # comes last: bounds are of what it leads to
 Int = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT), IS_NUMBER]
 Count = Annotated[int, Field(ge=0, le=MAX_INT), IS_NUMBER]
