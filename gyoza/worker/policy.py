@@ -1,6 +1,7 @@
 """What this worker lets the containers of ops be and have, whatever a server asks for."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gyoza.worker.containers.image_names import is_allowed, is_reference
@@ -8,6 +9,13 @@ from gyoza.worker.errors import PolicyRefused, SettingsError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
+
+_LEAST: dict[str, float] = {
+    "pids_limit": 1,
+    "shm_mb": 1,
+    "max_cpu": 0.01,
+    "max_ram_mb": 6,  # what an engine takes at least
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,7 @@ class ContainerPolicy:
         ):
             if value is not None and not pattern.fullmatch(value):
                 raise SettingsError(f"The setting {what} cannot be {value!r}.")
+        require_least(self, _LEAST)
 
     def require_allowed(self, image: str, cpu: float | None, ram_mb: float | None) -> None:
         """Do nothing if such a run may be executed here.
@@ -64,3 +73,17 @@ class ContainerPolicy:
                     f"The run asks for {what} {asked:g} and this worker gives {most:g} at most: "
                     f"its setting max_{what}."
                 )
+
+
+def require_least(settings: object, least: Mapping[str, float]) -> None:
+    """Do nothing unless a setting is less than it may be; None is no number and fine.
+
+    Raises:
+        SettingsError: If one is.
+    """
+    for name, bound in least.items():
+        value: float | None = getattr(settings, name)
+        if value is not None and not value >= bound:  # nor NaN
+            raise SettingsError(
+                f"The setting {name.removesuffix('_s')} must be at least {bound:g}, not {value:g}."
+            )

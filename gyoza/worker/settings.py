@@ -13,7 +13,7 @@ from gyoza.client.credentials import data_dir
 from gyoza.models import InvalidIdError, check_id
 from gyoza.worker.containers.pulls import PullPolicy
 from gyoza.worker.errors import SettingsError
-from gyoza.worker.policy import ContainerPolicy
+from gyoza.worker.policy import ContainerPolicy, require_least
 
 
 def default_worker_id() -> str:
@@ -83,13 +83,7 @@ class WorkerSettings:
             raise SettingsError(
                 f"The pull policy must be one of {', '.join(policies)}, not {self.pull_policy!r}."
             )
-        for name, least in _LEAST.items():
-            value = getattr(self if hasattr(self, name) else self.policy, name)
-            if value is not None and not value >= least:  # nor NaN
-                raise SettingsError(
-                    f"The setting {name.removesuffix('_s')} must be at least {least:g}, "
-                    f"not {value:g}."
-                )
+        require_least(self, _LEAST)
         if self.fence_after_s is not None and self.fence_after_s < 2 * self.heartbeat_s:
             raise SettingsError(
                 f"The setting fence_after must be at least two heartbeats "
@@ -175,10 +169,6 @@ _LEAST: dict[str, float] = {
     "max_runs": 1,
     "idle_exit_s": 0.01,
     "min_free_mb": 0,
-    "pids_limit": 1,
-    "shm_mb": 1,
-    "max_cpu": 0.01,
-    "max_ram_mb": 6,  # the least that an engine takes
 }
 
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {

@@ -257,6 +257,23 @@ def test_workers_are_listed_with_what_keeps_them_from_work(
     assert all(f"{part}" in shown and how in shown for part, how in told.items())
 
 
+def test_keys_are_made_listed_and_revoked(gyoza: Gyoza, url: str) -> None:
+    made = gyoza("keys", "create", "laptop", "--role", "client")
+    key = made.out.strip()
+    key_id = key.split("_")[1]
+    assert f"gyoza keys revoke {key_id}" in made.err
+    assert rows(gyoza("keys", "list").out)[-1][:3] == [key_id, "laptop", "client"]
+    create = ("keys", "create", "gpus", "--role", "worker", "--worker", "gpu-*", "--json")
+    worker = json.loads(gyoza(*create).out)
+    listed = json.loads(gyoza("keys", "list", "--json").out)
+    assert [(k["name"], k["worker"]) for k in listed] == [("laptop", None), ("gpus", "gpu-*")]
+    assert "key" not in listed[0]
+    assert gyoza("keys", "revoke", key_id).out == f"Key {key_id} is good no more.\n"
+    assert json.loads(gyoza("keys", "revoke", worker["id"], "--json").out) == []
+    assert "There is no key" in gyoza("keys", "revoke", key_id).err
+    assert "names its workers" in gyoza("keys", "create", "x", "--role", "worker").err
+
+
 @pytest.mark.parametrize("command", ["show", "drain", "resume"])
 def test_an_unknown_worker_is_told(gyoza: Gyoza, command: str) -> None:
     result = gyoza("workers", command, "nowhere")

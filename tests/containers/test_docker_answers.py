@@ -64,6 +64,15 @@ async def test_the_page_of_a_proxy_that_forbids_a_call_is_told_by_its_status(
             await engine.kill("x")
 
 
+async def test_what_an_engine_warns_of_is_in_the_log(
+    scripted: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    created = answer(201, {"Id": "abc", "Warnings": ["no swap limit"]})
+    async with scripted({b"/containers/create": created}) as engine:
+        assert await engine.create(ContainerSpec(name="c", image="x")) == "abc"
+    assert "warns of container c: no swap limit" in caplog.text
+
+
 async def test_gpus_without_the_toolkit_say_what_to_install(scripted: Script) -> None:
     words = 'could not select device driver "" with capabilities: [[gpu]]'
     async with scripted({b"/start": answer(500, {"message": words})}) as engine:

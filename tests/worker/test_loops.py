@@ -14,6 +14,7 @@ from gyoza.testing import FakeContainerEngine
 from gyoza.worker.backoff import Backoff
 from gyoza.worker.errors import SettingsError
 from gyoza.worker.execution_pipeline import ExecutionContext, Pipeline, execution_pipeline
+from gyoza.worker.policy import ContainerPolicy
 from gyoza.worker.runner.supervisor import open_worker, run_worker
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import WorkerContext
@@ -284,6 +285,11 @@ def test_settings_say_in_one_sentence_what_is_wrong() -> None:
         (lambda: WorkerSettings(idle_exit_s=0), "idle_exit must be at least 0.01"),
         (lambda: WorkerSettings(min_free_mb=-1), "min_free_mb must be at least 0"),
         (lambda: WorkerSettings(fence_after_s=9), "fence_after must be at least two heartbeats"),
+        (lambda: WorkerSettings.from_env({"GYOZA_PIDS_LIMIT": "0"}), "pids_limit must be at"),
+        (lambda: WorkerSettings.from_env({"GYOZA_MAX_RAM_MB": "1"}), "max_ram_mb must be at"),
+        (lambda: WorkerSettings.from_env({"GYOZA_NETWORK": "container:x"}), "network cannot be"),
+        (lambda: WorkerSettings.from_env({"GYOZA_USER": "root; id"}), "user cannot be"),
+        (lambda: WorkerSettings.from_env({"GYOZA_READ_ONLY": "maybe"}), "must be true or false"),
         (lambda: WorkerSettings.from_env({"GYOZA_PULL_POLICY": "often"}), "always, missing"),
         (lambda: WorkerSettings.from_env({"GYOZA_MAX_CONCURRENCY": "x"}), "a whole number"),
         (lambda: WorkerSettings.from_env({"GYOZA_GRACE": "long"}), "must be a number"),
@@ -304,6 +310,9 @@ def test_settings_come_from_the_environment_and_flags_win() -> None:
         "GYOZA_MAX_RUNS": "3",
         "GYOZA_IDLE_EXIT": "60",
         "GYOZA_MIN_FREE_MB": "0",
+        "GYOZA_READ_ONLY": "true",
+        "GYOZA_ALLOW_IMAGES": "python, me/**",
+        "GYOZA_MAX_CPU": "1.5",
     }
     settings = WorkerSettings.from_env(environ, worker_id="w8", grace_s=None)
     assert settings.worker_id == "w8"
@@ -313,6 +322,8 @@ def test_settings_come_from_the_environment_and_flags_win() -> None:
     assert (settings.max_runs, settings.idle_exit_s, settings.min_free_mb) == (3, 60, 0)
     assert settings.drain_timeout_s == 0
     assert settings.grace_s == 10
+    policy = ContainerPolicy(read_only=True, allow_images=["python", "me/**"], max_cpu=1.5)
+    assert settings.policy == policy
 
 
 async def test_a_worker_says_so_if_the_engine_cannot_limit_containers(
