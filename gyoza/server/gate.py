@@ -117,7 +117,9 @@ class Gate:
             with trio.move_on_after(self._limits.body_s) as reading:
                 while not messages or messages[-1].get("more_body", False):
                     messages.append(await receive())
-                    size += len(messages[-1].get("body", b""))
+                    came = len(messages[-1].get("body", b""))
+                    size += came
+                    reading.deadline += came / self._limits.body_rate
                     if size > self._limits.body_bytes:
                         most = self._limits.body_bytes // 1024 // 1024
                         raise _Refused(413, f"The body is larger than {most} MiB.")
@@ -127,7 +129,7 @@ class Gate:
                         await self._large_bodies.acquire()
                         large = True
             if reading.cancelled_caught:
-                raise _Refused(408, f"The body did not come within {self._limits.body_s:g} s.")
+                raise _Refused(408, "The body did not come in time.")
             yield messages
         finally:
             if large:

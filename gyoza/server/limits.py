@@ -15,7 +15,8 @@ class Limits:
         body_bytes: Of one body.
         large_bytes: Of a body, beyond which it is one of `large_bodies`.
         large_bodies: Held in memory at a time.
-        body_s: For a whole body to come.
+        body_s: For a whole body to come, and a second more for each `body_rate` of it that came.
+        body_rate: See `body_s`.
         send_s: Without a client taking anything of an answer that is under way.
         rate: Requests a second for each key; 0 for any number.
         burst_s: Seconds' worth of requests that may come at once.
@@ -26,7 +27,8 @@ class Limits:
     body_bytes: int = 16 * MB
     large_bytes: int = 1 * MB
     large_bodies: int = 16
-    body_s: float = 60.0
+    body_s: float = 30.0
+    body_rate: int = 16 * 1024
     send_s: float = 30.0
     rate: float = 1000.0
     burst_s: float = 5.0
