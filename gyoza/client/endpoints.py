@@ -8,14 +8,14 @@ import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
 
+from gyoza.client.parse import Json, a_list, a_text, an_object, claimed_runs, news, taken
 from gyoza.client.retry import CONNECT, NEVER, READ, REPORT, RetryRule
 
-Json = dict[str, Any]
 T = TypeVar("T")
 
 MB = 1024 * 1024
@@ -46,50 +46,6 @@ class Call(Generic[T]):
     max_bytes: int = ONE_RUN
 
 
-def _object(response: httpx.Response) -> Json:
-    answer = response.json()
-    if not isinstance(answer, dict):
-        raise TypeError(f"not an object: {answer!r}")
-    return cast("Json", answer)
-
-
-def _list(response: httpx.Response) -> list[Json]:
-    answer = response.json()
-    if not isinstance(answer, list):
-        raise TypeError(f"not a list: {answer!r}")
-    return cast("list[Json]", answer)
-
-
-def _taken(response: httpx.Response) -> Json:
-    """A small server may take a report without a word."""
-    return _object(response) if response.content else {}
-
-
-def _news(response: httpx.Response) -> Json:
-    """A worker stops runs by these answers, so that each of their fields must be what it should."""
-    answer = _taken(response)
-    states = cast("Json", answer.get("states") or {})
-    if not all(isinstance(text, str) for pair in states.items() for text in pair):
-        raise TypeError("states are texts")
-    if not isinstance(answer.get("cursor", ""), str | None):
-        raise TypeError("a cursor is a text")
-    lease_s: Any = answer.get("lease_s")
-    if lease_s is not None and (type(lease_s) not in (int, float) or not 0 < lease_s < math.inf):
-        raise ValueError("a lease is a number of seconds")
-    return answer
-
-
-def _runs(response: httpx.Response) -> list[Json]:
-    runs = _object(response).get("runs", [])
-    if not isinstance(runs, list):
-        raise ValueError("runs is not a list")
-    return cast("list[Json]", runs)
-
-
-def _text(response: httpx.Response) -> str:
-    return response.text
-
-
 def _given(**values: Any) -> Json:
     return {name: value for name, value in values.items() if value is not None}
 
@@ -100,22 +56,22 @@ def _path(*parts: str) -> str:
 
 def health() -> Call[Json]:
     """Return the server's health; the one call without an API key."""
-    return Call("GET", "/health", _object, max_bytes=SMALL)
+    return Call("GET", "/health", an_object, max_bytes=SMALL)
 
 
 def upsert_definition(op_dict: Json) -> Call[Json]:
     """Create or replace a definition; takes `OpDefinition.to_dict()`."""
-    return Call("POST", "/definitions", _object, body=op_dict)
+    return Call("POST", "/definitions", an_object, body=op_dict)
 
 
 def get_definition(name: str, version: str | None = None) -> Call[Json]:
     """Return a definition, the latest version unless one is named."""
-    return Call("GET", _path("definitions", name), _object, params=_given(version=version))
+    return Call("GET", _path("definitions", name), an_object, params=_given(version=version))
 
 
 def list_definitions() -> Call[list[Json]]:
     """Return all versions of all definitions."""
-    return Call("GET", "/definitions", _list, max_bytes=MANY_RUNS)
+    return Call("GET", "/definitions", a_list, max_bytes=MANY_RUNS)
 
 
 def create_run(
@@ -154,7 +110,7 @@ def create_run(
         timeout_s=timeout_s,
         grace_s=grace_s,
     )
-    return Call("POST", "/runs", _object, body=body, headers=_idempotent(idempotency_key))
+    return Call("POST", "/runs", an_object, body=body, headers=_idempotent(idempotency_key))
 
 
 def create_run_from_definition(
@@ -168,7 +124,7 @@ def create_run_from_definition(
     """Create a run of a definition; 404 if there is none, 400 if the inputs do not fit."""
     body = _given(inputs=inputs, priority=priority, version=version)
     path = _path("definitions", name, "runs")
-    return Call("POST", path, _object, body=body, headers=_idempotent(idempotency_key))
+    return Call("POST", path, an_object, body=body, headers=_idempotent(idempotency_key))
 
 
 def _idempotent(key: str | None) -> dict[str, str]:
@@ -195,18 +151,18 @@ def list_runs(
         image=image,
         topic=topic,
     )
-    return Call("GET", "/runs", _object, params=params, max_bytes=MANY_RUNS)
+    return Call("GET", "/runs", an_object, params=params, max_bytes=MANY_RUNS)
 
 
 def get_run(run_id: str, *, after_event: int | None = None, wait_s: float = 0.0) -> Call[Json]:
     """Return a run; with `after_event`, once it has a later event or `wait_s` have passed."""
     params = _given(after_event=after_event, wait_s=wait_s or None)
-    return Call("GET", _path("runs", run_id), _object, params=params, wait_s=wait_s)
+    return Call("GET", _path("runs", run_id), an_object, params=params, wait_s=wait_s)
 
 
 def get_attempts(run_id: str) -> Call[list[Json]]:
     """Return the run's attempts, oldest first."""
-    return Call("GET", _path("runs", run_id, "attempts"), _list, max_bytes=MANY_RUNS)
+    return Call("GET", _path("runs", run_id, "attempts"), a_list, max_bytes=MANY_RUNS)
 
 
 def update_run(
@@ -218,17 +174,17 @@ def update_run(
 ) -> Call[Json]:
     """Change some fields of a run; 400 for a transition that does not exist."""
     body = _given(state=state, outputs=outputs, priority=priority)
-    return Call("PATCH", _path("runs", run_id), _object, body=body, retry=CONNECT)
+    return Call("PATCH", _path("runs", run_id), an_object, body=body, retry=CONNECT)
 
 
 def cancel_run(run_id: str) -> Call[Json]:
     """Cancel a run that has not ended; again is harmless."""
-    return Call("POST", _path("runs", run_id, "cancel"), _object)
+    return Call("POST", _path("runs", run_id, "cancel"), an_object)
 
 
 def retry_run(run_id: str) -> Call[Json]:
     """Queue a failed or cancelled run once more."""
-    return Call("POST", _path("runs", run_id, "retry"), _object, retry=CONNECT)
+    return Call("POST", _path("runs", run_id, "retry"), an_object, retry=CONNECT)
 
 
 def add_event(
@@ -258,7 +214,7 @@ def add_event(
         summary=summary,
     )
     retry = CONNECT if seq is None else REPORT
-    return Call("POST", _path("runs", run_id, "events"), _taken, body=body, retry=retry)
+    return Call("POST", _path("runs", run_id, "events"), taken, body=body, retry=retry)
 
 
 def get_logs(run_id: str, *, attempt: int | None = None, follow: bool = False) -> Call[str]:
@@ -266,7 +222,7 @@ def get_logs(run_id: str, *, attempt: int | None = None, follow: bool = False) -
     params = _given(attempt=attempt, follow="true" if follow else None)
     path = _path("runs", run_id, "logs")
     wait_s = math.inf if follow else 0.0
-    return Call("GET", path, _text, params=params, wait_s=wait_s, max_bytes=MANY_RUNS)
+    return Call("GET", path, a_text, params=params, wait_s=wait_s, max_bytes=MANY_RUNS)
 
 
 def append_logs(
@@ -274,7 +230,7 @@ def append_logs(
 ) -> Call[Json]:
     """Append log text at `offset`, counted in UTF-8 bytes; repeats are harmless."""
     body = _given(offset=offset, data=data, worker_id=worker_id, attempt=attempt)
-    return Call("POST", _path("runs", run_id, "logs"), _taken, body=body, retry=REPORT)
+    return Call("POST", _path("runs", run_id, "logs"), taken, body=body, retry=REPORT)
 
 
 def get_events(
@@ -282,7 +238,7 @@ def get_events(
 ) -> Call[Json]:
     """Return `{"data": [event], "cursor"}` of a topic's feed, in order and without gaps."""
     params = _given(topic=topic, after=after, wait_s=wait_s or None, limit=limit)
-    return Call("GET", "/events", _object, params=params, wait_s=wait_s, max_bytes=MANY_RUNS)
+    return Call("GET", "/events", an_object, params=params, wait_s=wait_s, max_bytes=MANY_RUNS)
 
 
 def heartbeat(
@@ -305,7 +261,7 @@ def heartbeat(
         "running_ops": running_ops or [],
         **more,
     }
-    return Call("POST", "/workers/heartbeat", _news, body=body, retry=NEVER, max_bytes=SMALL)
+    return Call("POST", "/workers/heartbeat", news, body=body, retry=NEVER, max_bytes=SMALL)
 
 
 def claim(
@@ -320,7 +276,7 @@ def claim(
     return Call(
         "POST",
         path,
-        _runs,
+        claimed_runs,
         body=body,
         retry=NEVER,
         wait_s=wait_s,
@@ -332,33 +288,33 @@ def get_changes(worker_id: str, *, after: str | None = None, wait_s: float = 0.0
     """Return `{"states": {run id: state}, "cursor"}` once others changed a run the worker holds."""
     params = _given(after=after, wait_s=wait_s or None)
     path = _path("workers", worker_id, "changes")
-    return Call("GET", path, _news, params=params, retry=NEVER, wait_s=wait_s, max_bytes=SMALL)
+    return Call("GET", path, news, params=params, retry=NEVER, wait_s=wait_s, max_bytes=SMALL)
 
 
 def release_run(run_id: str, *, worker_id: str, attempt: int, reason: str) -> Call[Json]:
     """Give a run back, to be claimed by another worker; again is harmless."""
     body = {"worker_id": worker_id, "attempt": attempt, "reason": reason}
-    return Call("POST", _path("runs", run_id, "release"), _taken, body=body, retry=REPORT)
+    return Call("POST", _path("runs", run_id, "release"), taken, body=body, retry=REPORT)
 
 
 def list_workers() -> Call[list[Json]]:
     """Return all workers the server knows."""
-    return Call("GET", "/workers", _list)
+    return Call("GET", "/workers", a_list)
 
 
 def get_worker(worker_id: str) -> Call[Json]:
     """Return one worker."""
-    return Call("GET", _path("workers", worker_id), _object)
+    return Call("GET", _path("workers", worker_id), an_object)
 
 
 def drain_worker(worker_id: str) -> Call[Json]:
     """Give the worker no more runs; those it has go on."""
-    return Call("POST", _path("workers", worker_id, "drain"), _object)
+    return Call("POST", _path("workers", worker_id, "drain"), an_object)
 
 
 def resume_worker(worker_id: str) -> Call[Json]:
     """End a drain."""
-    return Call("POST", _path("workers", worker_id, "resume"), _object)
+    return Call("POST", _path("workers", worker_id, "resume"), an_object)
 
 
 def create_key(name: str, role: str, *, worker: str | None = None) -> Call[Json]:
@@ -367,14 +323,14 @@ def create_key(name: str, role: str, *, worker: str | None = None) -> Call[Json]
     `worker` is the pattern of the ids of the workers it is for, as `gpu-*`; for role worker.
     """
     body = _given(name=name, role=role, worker=worker)
-    return Call("POST", "/keys", _object, body=body, retry=CONNECT)
+    return Call("POST", "/keys", an_object, body=body, retry=CONNECT)
 
 
 def list_keys() -> Call[list[Json]]:
     """Return all keys but the server's own, without the keys themselves."""
-    return Call("GET", "/keys", _list)
+    return Call("GET", "/keys", a_list)
 
 
 def revoke_key(key_id: str) -> Call[list[Json]]:
     """Make a key good no more; return those that are left."""
-    return Call("DELETE", _path("keys", key_id), _list, retry=CONNECT)
+    return Call("DELETE", _path("keys", key_id), a_list, retry=CONNECT)

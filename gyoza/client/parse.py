@@ -1,0 +1,62 @@
+"""Reads the bodies of answers: what is not of the right form is no answer of a gyoza server.
+
+What these raise, ValueError or TypeError, becomes `UnexpectedAnswer`.
+"""
+
+import math
+from typing import Any, cast
+
+import httpx
+
+Json = dict[str, Any]
+
+
+def an_object(response: httpx.Response) -> Json:
+    """Return a JSON object."""
+    answer = response.json()
+    if not isinstance(answer, dict):
+        raise TypeError(f"not an object: {answer!r}")
+    return cast("Json", answer)
+
+
+def a_list(response: httpx.Response) -> list[Json]:
+    """Return a JSON list."""
+    answer = response.json()
+    if not isinstance(answer, list):
+        raise TypeError(f"not a list: {answer!r}")
+    return cast("list[Json]", answer)
+
+
+def taken(response: httpx.Response) -> Json:
+    """Return a JSON object; a small server may take a report without a word."""
+    return an_object(response) if response.content else {}
+
+
+def news(response: httpx.Response) -> Json:
+    """Return what a heartbeat or a look at changes tells.
+
+    A worker stops runs by it, so that each of its fields must be what it should.
+    """
+    answer = taken(response)
+    states = cast("Json", answer.get("states") or {})
+    if not all(isinstance(text, str) for pair in states.items() for text in pair):
+        raise TypeError("states are texts")
+    if not isinstance(answer.get("cursor", ""), str | None):
+        raise TypeError("a cursor is a text")
+    lease_s: Any = answer.get("lease_s")
+    if lease_s is not None and (type(lease_s) not in (int, float) or not 0 < lease_s < math.inf):
+        raise ValueError("a lease is a number of seconds")
+    return answer
+
+
+def claimed_runs(response: httpx.Response) -> list[Json]:
+    """Return the runs that a claim brought, unread."""
+    runs = an_object(response).get("runs", [])
+    if not isinstance(runs, list):
+        raise ValueError("runs is not a list")
+    return cast("list[Json]", runs)
+
+
+def a_text(response: httpx.Response) -> str:
+    """Return the text."""
+    return response.text
