@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import trio
@@ -45,6 +45,8 @@ class Toolbox:
 
     Attributes:
         files: Limits the threads that read and write run files.
+        removals: Limits those that remove what ops have left, which can take long and must not keep
+            other runs' files waiting.
         doubt_engine: Called when the engine does not answer; runs wait then until it does. None
             for a script, which is told at once.
     """
@@ -56,6 +58,7 @@ class Toolbox:
     client: AsyncGyozaClient
     files: trio.CapacityLimiter
     doubt_engine: Callable[[], None] | None = None
+    removals: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(4))
 
 
 @dataclass

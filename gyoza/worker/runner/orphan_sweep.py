@@ -76,7 +76,7 @@ class OrphanSweep:
         if identity := ContainerIdentity.from_labels(container.labels):
             work_dir = self._worker.settings.work_dir
             left = run_dir(work_dir, identity.run_id, identity.attempt)
-            await remove_run_dir(left, self._worker.tools.files)
+            await remove_run_dir(left, self._worker.tools.removals)
 
     async def _sweep_others(self, containers: list[ContainerInfo]) -> None:
         for container in containers:

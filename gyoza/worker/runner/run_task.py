@@ -105,7 +105,7 @@ async def _recorded(
             logger.warning("Run %s: the next start deals with what is left.", active.run.id)
         else:
             with trio.move_on_after(CLEANUP_S, shield=True):
-                await remove_run_dir(directory, files)
+                await remove_run_dir(directory, worker.tools.removals)
 
 
 async def _begin_record(directory: Path, active: ActiveRun, worker: Worker) -> RunRecord:

@@ -42,12 +42,17 @@ async def cleanup_op_dir(ctx: ExecutionContext) -> ExecutionContext:
     gyoza_dir = ctx.extras.get("gyoza_dir")
     if not gyoza_dir or scope.container_left or scope.owes_result:
         return ctx
+    folder = Path(gyoza_dir)
     try:
-        await scope.in_thread(remove_op_dir, Path(gyoza_dir))
+        await _remove(folder, scope)
     except OpDirNotRemoved:
-        await _let_engine_clear(scope, ctx.image, Path(gyoza_dir))
-        await scope.in_thread(remove_op_dir, Path(gyoza_dir))
+        await _let_engine_clear(scope, ctx.image, folder)
+        await _remove(folder, scope)
     return ctx
+
+
+async def _remove(folder: Path, scope: RunScope) -> None:
+    await trio.to_thread.run_sync(remove_op_dir, folder, limiter=scope.tools.removals)
 
 
 async def _let_engine_clear(scope: RunScope, image: str, folder: Path) -> None:
