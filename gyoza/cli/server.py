@@ -4,7 +4,7 @@ import typer
 
 from gyoza.cli import options
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
-from gyoza.cli.session import ApiKeyFile, read_key
+from gyoza.cli.session import ApiKeyFile, key_from_stdin
 
 app = typer.Typer(no_args_is_help=True, help="Start the server.")
 
@@ -28,10 +28,12 @@ def start(
     Started without a key it makes one, stores it for this user's other programs and says where.
     """
     configure_logging(log_level, log_format)
+    by_stdin = api_key_file == "-"
     settings = options.server_settings(
         host=host,
         port=port,
-        api_key=read_key(api_key_file),
+        api_key=key_from_stdin() if by_stdin else None,
+        api_key_file=None if by_stdin else api_key_file,
         database_url=database_url,
         tls_certfile=tls_certfile,
         tls_keyfile=tls_keyfile,

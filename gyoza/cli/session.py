@@ -51,7 +51,7 @@ class Server:
         """What they say, named as an `Access` and a worker's settings name it, but for the URL."""
         given_in = self.api_key_file == "-"
         return {
-            "api_key": read_key(self.api_key_file) if given_in else None,
+            "api_key": key_from_stdin() if given_in else None,
             "api_key_file": None if given_in else self.api_key_file,
             "ca_file": self.ca_file,
             "client_cert": self.client_cert,
@@ -72,14 +72,10 @@ class Server:
         return GyozaClient(self.access)
 
 
-def read_key(api_key_file: str | None) -> str | None:
-    """Return the key in the file that the flag names, if it names one; - is standard input."""
-    if api_key_file is None:
-        return None
-    from gyoza.client.credentials import check_key, read_key_file
+def key_from_stdin() -> str:
+    """Return the key in the first line of standard input."""
+    from gyoza.client.credentials import check_key
 
-    if api_key_file != "-":
-        return check_key(read_key_file(api_key_file, "--api-key-file"))
     key = sys.stdin.readline().strip()
     if not key:
         raise CliError("Standard input holds no key; give it there, or a file's name.")

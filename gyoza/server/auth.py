@@ -6,7 +6,13 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from gyoza.client.credentials import configured_api_key, stored_api_key, stored_key_path
+from gyoza.client.credentials import (
+    check_key,
+    configured_api_key,
+    read_key_file,
+    stored_api_key,
+    stored_key_path,
+)
 from gyoza.client.errors import CredentialsError
 from gyoza.server.errors import ApiKeyError
 from gyoza.server.settings import ServerSettings
@@ -29,11 +35,11 @@ def ensure_api_key(settings: ServerSettings) -> ApiKey:
     if settings.api_key:
         return ApiKey(settings.api_key, "given by the settings")
     try:
+        if settings.api_key_file:
+            return ApiKey(_key_in(settings.api_key_file), f"from {settings.api_key_file}")
         configured = configured_api_key()
     except CredentialsError as error:
         raise ApiKeyError(str(error)) from error
-    if configured == "":
-        raise ApiKeyError("The file that GYOZA_API_KEY_FILE names is empty; put the key into it.")
     if configured is not None:
         return ApiKey(configured, "from the environment")
     path = stored_key_path()
@@ -52,9 +58,15 @@ def key_in_file(settings: ServerSettings) -> str | None:
     if settings.api_key:
         return None
     try:
+        if settings.api_key_file:
+            return _key_in(settings.api_key_file)
         return configured_api_key() or stored_api_key()
     except CredentialsError:
         return None
+
+
+def _key_in(path: str) -> str:
+    return check_key(read_key_file(path, "--api-key-file"))
 
 
 def _store_new_key(path: Path) -> ApiKey:

@@ -26,6 +26,7 @@ class ServerSettings:
         port: TCP port; 0 takes any free one.
         database_url: `sqlite:///` and the path of the file; empty for the user's data directory.
         api_key: The key every request must carry; empty to find or make one.
+        api_key_file: A file with that key, looked at again and again; empty for the environment's.
         tls_certfile: PEM file with the certificate chain; empty for plain HTTP.
         tls_keyfile: PEM file with the certificate's key.
         tls_client_ca: PEM file of the authorities one of which must vouch for each client; empty to
@@ -39,6 +40,7 @@ class ServerSettings:
     port: int = 5555
     database_url: str = ""
     api_key: str = field(default="", repr=False)
+    api_key_file: str = ""
     tls_certfile: str = ""
     tls_keyfile: str = ""
     tls_client_ca: str = ""
@@ -73,7 +75,7 @@ class ServerSettings:
         for name in (f.name for f in fields(cls)):
             # The key has its own rules, which the client shares: see `gyoza.client.credentials`.
             text = environ.get(f"GYOZA_{name.upper()}", "").strip()
-            if text and name not in values and name != "api_key":
+            if text and name not in values and name not in ("api_key", "api_key_file"):
                 values[name] = _parse(name, text)
         return cls(**values)
 
