@@ -57,9 +57,10 @@ async def seen_by_an_op(
 
 
 async def said_by(open_system: OpenSystem, image: str, script: str, **policy: Any) -> str:
-    """Return the log of a shell script."""
+    """Return the log of a shell script, whose two outputs are one: the engine keeps no order
+    between two."""
     async with open_system(policy=ContainerPolicy(**policy)) as system:
-        run_id = await system.run(image, command=["sh", "-c", script])
+        run_id = await system.run(image, command=["sh", "-c", f"exec 2>&1; {script}"])
         await system.end_of(run_id)
         return await system.client.get_logs(run_id)
 
@@ -137,7 +138,7 @@ async def test_an_op_that_mounts_and_that_changes_the_kernel(
     open_system: OpenSystem, busybox_image: str
 ) -> None:
     script = (
-        "exec 2>&1; mount -t tmpfs none /mnt; mount -o remount,rw /sys; "
+        "mount -t tmpfs none /mnt; mount -o remount,rw /sys; "
         "echo 1 > /proc/sys/kernel/sysrq; echo b > /proc/sysrq-trigger; chroot / true; "
         "ping -c 1 -W 1 127.0.0.1 >/dev/null; echo still here"
     )
