@@ -39,6 +39,10 @@ test *ARGS: setup
 chaos *ARGS: setup
     .ci/with-engine {{ python }} -m tests.chaos "$@"
 
+# Measure what gyoza adds to the engine: all benchmarks or NAMEs, --json FILE, --gate
+bench *ARGS: setup
+    .ci/with-engine {{ python }} -m tests.benchmarks "$@"
+
 # Fuzz what reads other people's data: all targets for a short time, or TARGET --seconds N
 fuzz *ARGS: setup
     {{ python }} -m tests.fuzz "$@"

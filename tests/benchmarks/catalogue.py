@@ -1,0 +1,22 @@
+"""All benchmarks by name, in the order of the table."""
+
+from collections.abc import Awaitable, Callable
+
+from tests.benchmarks.cancels import cancel, cancel_storm
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.resources import cpu, idle, memory
+from tests.benchmarks.runs import latency, throughput, turnaround
+from tests.benchmarks.stage import Stage
+from tests.benchmarks.start_up import start_up
+
+BENCHMARKS: dict[str, Callable[[Stage], Awaitable[list[Figure]]]] = {
+    "latency": latency,
+    "turnaround": turnaround,
+    "throughput": throughput,
+    "cancel": cancel,
+    "cancel-storm": cancel_storm,
+    "cpu": cpu,
+    "memory": memory,
+    "idle": idle,
+    "start-up": start_up,
+}
