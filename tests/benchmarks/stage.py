@@ -42,7 +42,7 @@ class Stage:
         self.name = f"bench-{secrets.token_hex(4)}"
         self.folder = folder
         self.docker = docker_py
-        self._environment = os.environ | {
+        self._environment = user_environment() | {
             "GYOZA_API_KEY": "a-key-for-the-benchmark",
             "GYOZA_RATE_LIMIT": "0",
             "GYOZA_WORKER_ID": self.name,
@@ -157,6 +157,11 @@ async def _answers(client: AsyncGyozaClient) -> None:
             await trio.sleep(0.02)
         else:
             return
+
+
+def user_environment() -> dict[str, str]:
+    """Return our environment without what would keep Python from keeping its byte code."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _free_port() -> int:

@@ -9,7 +9,7 @@ from functools import partial
 import trio
 
 from tests.benchmarks.figures import Figure, Goal, alternate
-from tests.benchmarks.stage import GYOZA, Stage
+from tests.benchmarks.stage import GYOZA, Stage, user_environment
 
 ROUNDS = 11
 IMPORTS = (sys.executable, "-c", "import trio, httpx, docker")
@@ -43,5 +43,5 @@ async def start_up(stage: Stage) -> list[Figure]:
 
 async def _seconds_of(*command: str) -> float:
     start = time.perf_counter()
-    await trio.run_process(command, stdout=subprocess.DEVNULL)
+    await trio.run_process(command, stdout=subprocess.DEVNULL, env=user_environment())
     return time.perf_counter() - start
