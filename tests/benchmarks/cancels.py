@@ -5,12 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import trio
-
 from tests.benchmarks.engine_events import EngineEvents
 from tests.benchmarks.figures import Figure, Goal, alternate
 from tests.benchmarks.plain import create
-from tests.benchmarks.sleepers import SLEEP, start_sleepers
+from tests.benchmarks.sleepers import SLEEP, end_sleepers, start_sleepers
 from tests.benchmarks.stage import Stage
 
 ROUNDS = 15
@@ -27,7 +25,7 @@ async def cancel(stage: Stage) -> list[Figure]:
                 start = time.time()
                 await server.client.cancel_run(run_id)
                 died = await stage.floor(lambda _: events.first("gyoza.run_id", run_id))
-            await _gone(stage)
+            await end_sleepers(stage, server, [])
             return (died - start) * 1000
 
         def plain(docker: Any) -> float:
@@ -52,10 +50,7 @@ async def cancel_storm(stage: Stage) -> list[Figure]:
         async def ours() -> float:
             run_ids = await start_sleepers(stage, server, MANY)
             start = time.perf_counter()
-            async with trio.open_nursery() as nursery:
-                for run_id in run_ids:
-                    nursery.start_soon(server.client.cancel_run, run_id)
-            await _gone(stage)
+            await end_sleepers(stage, server, run_ids)
             return time.perf_counter() - start
 
         def plain(docker: Any) -> float:
@@ -74,10 +69,3 @@ async def cancel_storm(stage: Stage) -> list[Figure]:
 
         taken = await alternate(ours, partial(stage.floor, plain))
     return [Figure("cancel-storm", "s", Goal(times=1.15), *taken, case=f"of {MANY}")]
-
-
-async def _gone(stage: Stage) -> None:
-    """Wait until the worker holds no run any more, as its own folder tells."""
-    folder = stage.folder / "work" / stage.name
-    while any(folder.iterdir()):  # noqa: ASYNC110 - another process's folder
-        await trio.sleep(0.002)

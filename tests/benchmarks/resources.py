@@ -8,7 +8,7 @@ import trio
 
 from tests.benchmarks.figures import ROUNDS, Figure, Goal, alternate
 from tests.benchmarks.runs import TRUE
-from tests.benchmarks.sleepers import start_sleepers
+from tests.benchmarks.sleepers import end_sleepers, start_sleepers
 from tests.benchmarks.stage import Stage
 
 RUNS = 40
@@ -63,8 +63,9 @@ async def memory(stage: Stage) -> list[Figure]:
                 for _ in range(20):
                     await server.run_to_end(TRUE)
                 before = psutil.Process(worker.pid).memory_info().rss
-                await start_sleepers(stage, server, count)
+                run_ids = await start_sleepers(stage, server, count)
                 figures.append((psutil.Process(worker.pid).memory_info().rss - before) / MB / count)
+                await end_sleepers(stage, server, run_ids)
     return [
         Figure("memory", "MB a run", Goal(plus=0.5), figures, case=f"{n} running", size=float(n))
         for n, figures in taken.items()

@@ -19,3 +19,13 @@ async def start_sleepers(stage: Stage, server: Server, count: int) -> list[str]:
         with trio.fail_after(20 + 2 * count):
             await stage.floor(lambda _: events.moments("gyoza.run_id", wanted))
     return run_ids
+
+
+async def end_sleepers(stage: Stage, server: Server, run_ids: list[str]) -> None:
+    """Cancel runs at once and wait until the worker holds none, as its own folder tells."""
+    async with trio.open_nursery() as nursery:
+        for run_id in run_ids:
+            nursery.start_soon(server.client.cancel_run, run_id)
+    folder = stage.folder / "work" / stage.name
+    while any(folder.iterdir()):  # noqa: ASYNC110 - another process's folder
+        await trio.sleep(0.002)

@@ -144,7 +144,11 @@ async def open_stage() -> AsyncGenerator[Stage]:
     docker_py: Any = docker.APIClient(version="auto", max_pool_size=64)
     try:
         with tempfile.TemporaryDirectory(prefix="gyoza-bench-") as folder:
-            yield Stage(Path(folder), docker_py)
+            stage = Stage(Path(folder), docker_py)
+            try:
+                yield stage
+            finally:
+                _remove_containers(docker_py, stage.name)
     finally:
         docker_py.close()
 
@@ -157,6 +161,13 @@ async def _answers(client: AsyncGyozaClient) -> None:
             await trio.sleep(0.02)
         else:
             return
+
+
+def _remove_containers(docker_py: Any, name: str) -> None:
+    """Remove what a benchmark that broke off has left."""
+    for label in (f"gyoza.worker_id={name}", f"bench={name}"):
+        for container in docker_py.containers(all=True, filters={"label": label}):
+            docker_py.remove_container(container["Id"], v=True, force=True)
 
 
 def user_environment() -> dict[str, str]:
