@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from gyoza.client.endpoints import SMALL, Call
+from gyoza.client.call import SMALL, Call
 from gyoza.client.errors import ApiError, ForeignAnswer, UnexpectedAnswer
 
 T = TypeVar("T")
@@ -48,6 +48,10 @@ class Body:
                 f"{self._response.request.url} answers with more than {self._max_bytes} bytes, "
                 "which no gyoza server does; check GYOZA_SERVER_URL."
             )
+        if self._response.is_closed:
+            # It and its stream know each other, and would keep the request's body until garbage is
+            # collected.
+            self._response.stream = httpx.ByteStream(b"")
         known = self._response.extensions
         return httpx.Response(
             self._response.status_code,

@@ -10,8 +10,8 @@ import httpx
 from gyoza.client import endpoints
 from gyoza.client.answers import Body, check_encoding, judge, read_answer
 from gyoza.client.base import BaseClient
+from gyoza.client.call import Call
 from gyoza.client.connection import proxies_from_env
-from gyoza.client.endpoints import Call
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,8 +110,10 @@ class GyozaClient(BaseClient):
     cancel_run = _method(endpoints.cancel_run)
     retry_run = _method(endpoints.retry_run)
     add_event = _method(endpoints.add_event)
+    add_events = _method(endpoints.add_events)
     get_logs = _method(endpoints.get_logs)
     append_logs = _method(endpoints.append_logs)
+    put_logs = _method(endpoints.put_logs)
     get_events = _method(endpoints.get_events)
     heartbeat = _method(endpoints.heartbeat)
     claim = _method(endpoints.claim)

@@ -13,7 +13,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from gyoza.client.access import DEFAULT_URL, LOOPBACK, Access
-from gyoza.client.endpoints import SMALL, Call
+from gyoza.client.call import SMALL, Call
 from gyoza.client.errors import (
     CredentialsError,
     InsecureServer,
@@ -118,6 +118,7 @@ class Connection:
             "method": call.method,
             "url": call.path,
             "json": call.body,
+            "content": call.text,
             "params": call.params,
             # Compressed, a small answer could become a very large one.
             "headers": {"Accept-Encoding": "identity", **call.headers},

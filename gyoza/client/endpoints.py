@@ -6,44 +6,14 @@ as `gyoza.models` types read it with `from_dict`.
 
 import math
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-import httpx
-
+from gyoza.client.call import MANY_RUNS, ONE_RUN, REQUEST, SMALL, Call
 from gyoza.client.parse import Json, a_list, a_text, an_object, claimed_runs, news, taken
-from gyoza.client.retry import CONNECT, NEVER, READ, REPORT, RetryRule
+from gyoza.client.retry import CONNECT, NEVER, REPORT
 
-T = TypeVar("T")
-
-MB = 1024 * 1024
-REQUEST = 16 * MB
-"""The largest request a server takes in bytes: what made a run is no larger."""
-SMALL, ONE_RUN, MANY_RUNS = MB, 4 * REQUEST, 16 * REQUEST
-"""How large an answer may be in bytes: one that holds no run, one, or many."""
-
-
-@dataclass(frozen=True)
-class Call(Generic[T]):
-    """One request to make, and how to read its answer.
-
-    Attributes:
-        wait_s: Seconds for which the server may hold the answer back; added to the time-out,
-            which infinity lifts.
-        max_bytes: How large the answer may be.
-    """
-
-    method: str
-    path: str
-    parse: Callable[[httpx.Response], T]
-    body: Json | None = None
-    params: dict[str, Any] = field(default_factory=dict[str, Any])
-    headers: dict[str, str] = field(default_factory=dict[str, str])
-    retry: RetryRule = READ
-    wait_s: float = 0.0
-    max_bytes: int = ONE_RUN
+PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 
 
 def _given(**values: Any) -> Json:
@@ -154,9 +124,14 @@ def list_runs(
     return Call("GET", "/runs", an_object, params=params, max_bytes=MANY_RUNS)
 
 
-def get_run(run_id: str, *, after_event: int | None = None, wait_s: float = 0.0) -> Call[Json]:
-    """Return a run; with `after_event`, once it has a later event or `wait_s` have passed."""
-    params = _given(after_event=after_event, wait_s=wait_s or None)
+def get_run(
+    run_id: str, *, after_event: int | None = None, until_end: bool = False, wait_s: float = 0.0
+) -> Call[Json]:
+    """Return a run, at the latest after `wait_s`.
+
+    With `after_event` it comes once the run has a later event, with `until_end` once it has ended.
+    """
+    params = _given(after_event=after_event, until_end=until_end or None, wait_s=wait_s or None)
     return Call("GET", _path("runs", run_id), an_object, params=params, wait_s=wait_s)
 
 
@@ -217,6 +192,15 @@ def add_event(
     return Call("POST", _path("runs", run_id, "events"), taken, body=body, retry=retry)
 
 
+def add_events(run_id: str, events: list[Json], *, worker_id: str, attempt: int) -> Call[Json]:
+    """Append INFO, ERROR and PROGRESS of an attempt, all of them or none; repeats are harmless.
+
+    Each is `{"type", "msg", "payload", "seq"}`, as of `add_event`, and `seq` counts up.
+    """
+    body: Json = {"worker_id": worker_id, "attempt": attempt, "events": events}
+    return Call("POST", _path("runs", run_id, "events", "batch"), taken, body=body, retry=REPORT)
+
+
 def get_logs(run_id: str, *, attempt: int | None = None, follow: bool = False) -> Call[str]:
     """Return the log text of the current or the named attempt."""
     params = _given(attempt=attempt, follow="true" if follow else None)
@@ -231,6 +215,15 @@ def append_logs(
     """Append log text at `offset`, counted in UTF-8 bytes; repeats are harmless."""
     body = _given(offset=offset, data=data, worker_id=worker_id, attempt=attempt)
     return Call("POST", _path("runs", run_id, "logs"), taken, body=body, retry=REPORT)
+
+
+def put_logs(
+    run_id: str, offset: int, text: str, *, worker_id: str | None = None, attempt: int | None = None
+) -> Call[Json]:
+    """Do the same as `append_logs`, in fewer steps for much text."""
+    params = _given(offset=offset, worker_id=worker_id, attempt=attempt)
+    path = _path("runs", run_id, "logs")
+    return Call("PUT", path, taken, text=text, params=params, headers=PLAIN, retry=REPORT)
 
 
 def get_events(

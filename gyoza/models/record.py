@@ -3,6 +3,7 @@
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, Protocol, Self, Union, cast, get_args, get_origin, get_type_hints
 
@@ -21,13 +22,18 @@ class Record:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Build from JSON data; unknown keys are ignored, missing or null ones take defaults."""
-        hints = get_type_hints(cls)
+        hints = _hints_of(cls)
         given = {
             f.name: _decode(hints[f.name], data[f.name])
             for f in fields(cast("type[_Dataclass]", cls))
             if data.get(f.name) is not None
         }
         return cls(**given)
+
+
+@cache
+def _hints_of(cls: type[Record]) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def format_time(moment: datetime) -> str:

@@ -56,7 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         script = self.server.script
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        asked = Request(self.command, self.path, self.headers, json.loads(body) if body else None)
+        told = json.loads(body) if body and self.command != "PUT" else body.decode() or None
+        asked = Request(self.command, self.path, self.headers, told)
         script.requests.append(asked)
         answer = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
         self.close_connection = True
@@ -71,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(ConnectionError):  # whoever asked does not want all of it
             self.wfile.write(answer.content)
 
-    do_GET = do_POST = do_PATCH = _answer
+    do_GET = do_POST = do_PATCH = do_PUT = _answer
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

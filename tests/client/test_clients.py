@@ -82,6 +82,12 @@ def test_both_clients_have_a_documented_method_for_every_endpoint(client: type[A
             {"offset": 0, "data": "", "worker_id": "w", "attempt": 2},
         ),
         (
+            "put_logs",
+            {"run_id": "r", "offset": 0, "text": "grüße\n", "worker_id": "w", "attempt": 2},
+            "PUT /runs/r/logs?offset=0&worker_id=w&attempt=2",
+            "grüße\n",
+        ),
+        (
             "get_events",
             {"topic": "t", "after": "c", "limit": 5},
             "GET /events?topic=t&after=c&limit=5",

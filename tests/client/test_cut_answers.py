@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from gyoza.client import AsyncGyozaClient, GyozaClient, ServerUnreachable
-from gyoza.client.endpoints import Call
+from gyoza.client.call import Call
 from gyoza.client.retry import READ, REPORT
 from tests.server.api import KEY, Api, serving, settings_in
 
@@ -42,7 +42,9 @@ REPEATED: list[tuple[str, Json]] = [
     ("add_event", {"event_type": "PROGRESS", **EVENT, "msg": 50}),
     ("add_event", {"event_type": "COMPLETED", **EVENT, "payload": {"n": 1}}),
     ("add_event", {"event_type": "FAILED", **EVENT, "payload": {"reason": "EXIT_CODE"}}),
+    ("add_events", {"run_id": RUN, "events": [{"type": "INFO", "seq": 3}], **ME}),
     ("append_logs", {"run_id": RUN, "offset": 0, "data": "text", **ME}),
+    ("put_logs", {"run_id": RUN, "offset": 0, "text": "text", **ME}),
     ("get_logs", {"run_id": RUN}),
     ("get_events", {"topic": "t"}),
     ("release_run", {"run_id": RUN, "reason": "SHUTDOWN", **ME}),

@@ -16,7 +16,7 @@ from gyoza.client import (
     UnexpectedAnswer,
 )
 from gyoza.client.answers import MAX_SENTENCE
-from gyoza.client.endpoints import SMALL
+from gyoza.client.call import SMALL
 
 from .scripted import Answer, Scripted
 

@@ -104,6 +104,7 @@ async def test_a_read_gives_up_after_four_tries(send: Send, server: Scripted) ->
         ("add_event", {"run_id": "r1", "event_type": "INFO", "msg": "x"}, 1),
         ("add_event", {"run_id": "r1", "event_type": "INFO", "msg": "x", "seq": 1}, 48),
         ("append_logs", {"run_id": "r1", "offset": 0, "data": "x"}, 48),
+        ("put_logs", {"run_id": "r1", "offset": 0, "text": "x"}, 48),
         ("release_run", {"run_id": "r1", "worker_id": "w", "attempt": 1, "reason": "drain"}, 48),
         ("create_run", {"image": "i", "inputs": {}}, 4),
         ("cancel_run", {"run_id": "r1"}, 4),

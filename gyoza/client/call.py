@@ -1,0 +1,41 @@
+"""One request to the server, described for both clients."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+from gyoza.client.parse import Json
+from gyoza.client.retry import READ, RetryRule
+
+T = TypeVar("T")
+
+MB = 1024 * 1024
+REQUEST = 16 * MB
+"""The largest request a server takes in bytes: what made a run is no larger."""
+SMALL, ONE_RUN, MANY_RUNS = MB, 4 * REQUEST, 16 * REQUEST
+"""How large an answer may be in bytes: one that holds no run, one, or many."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request to make, and how to read its answer.
+
+    Attributes:
+        text: The body, where that is plain text and no JSON.
+        wait_s: Seconds for which the server may hold the answer back; added to the time-out,
+            which infinity lifts.
+        max_bytes: How large the answer may be.
+    """
+
+    method: str
+    path: str
+    parse: Callable[[httpx.Response], T]
+    body: Json | None = None
+    text: str | None = None
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    retry: RetryRule = READ
+    wait_s: float = 0.0
+    max_bytes: int = ONE_RUN
