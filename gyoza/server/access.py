@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import trio
+from starlette.datastructures import QueryParams
+from starlette.types import Scope
 
 from gyoza.server.keyring import Key, Role
 from gyoza.server.plain_json import THREAD_FROM_BYTES
@@ -30,7 +32,8 @@ ALLOWED: dict[Role, tuple[tuple[str, str], ...]] = {
         ("POST", r"/workers/(?P<worker>[^/]+)/claim"),
         ("GET", r"/workers/(?P<worker>[^/]+)/changes"),
         ("GET", r"/workers(/[^/]+)?"),
-        ("POST", r"/runs/[^/]+/(events|logs|release)"),
+        ("POST", r"/runs/[^/]+/(events|events/batch|logs|release)"),
+        ("PUT", r"/runs/[^/]+/logs"),
         ("GET", r"/runs/(?P<run>[^/]+)"),
     ),
 }
@@ -39,12 +42,11 @@ WorkersOf = Callable[[str], Awaitable[set[str] | None]]
 """Returns the ids of the workers that hold or held a run; None for a run that there is not."""
 
 
-async def refusal(
-    key: Key, method: str, path: str, body: bytes, workers_of: WorkersOf
-) -> str | None:
+async def refusal(key: Key, scope: Scope, body: bytes, workers_of: WorkersOf) -> str | None:
     """Return why the holder of the key may not have this request, or None if he may."""
     if key.role == Role.ADMIN:
         return None
+    method, path = scope["method"], scope["path"]
     match = next(
         (
             found
@@ -59,15 +61,15 @@ async def refusal(
         reports = path.endswith("/events") and method == "POST"
         named = reports and await _field(body, "worker_id")
         return "Only a worker's key may report for a worker." if named else None
-    return await _worker_refusal(key, method, match, body, workers_of)
+    return await _worker_refusal(key, scope, match, body, workers_of)
 
 
 async def _worker_refusal(
-    key: Key, method: str, match: re.Match[str], body: bytes, workers_of: WorkersOf
+    key: Key, scope: Scope, match: re.Match[str], body: bytes, workers_of: WorkersOf
 ) -> str | None:
     parts = match.groupdict()
-    if method == "POST":
-        worker = parts.get("worker") or await _field(body, "worker_id")
+    if scope["method"] in ("POST", "PUT"):
+        worker = parts.get("worker") or await _named(scope, body)
         if not key.is_for(worker):
             return f"This key is for workers {key.worker!a}, not for {str(worker)[:80]!a}."
     elif "worker" in parts and not key.is_for(parts["worker"]):
@@ -77,6 +79,13 @@ async def _worker_refusal(
         if workers is not None and not any(map(key.is_for, workers)):
             return f"The run is none of workers {key.worker!a}, which this key is for."
     return None
+
+
+async def _named(scope: Scope, body: bytes) -> Any:
+    """Return the worker in whose name something is sent."""
+    if scope["method"] == "PUT":
+        return QueryParams(scope["query_string"]).get("worker_id")
+    return await _field(body, "worker_id")
 
 
 async def _field(body: bytes, name: str) -> Any:

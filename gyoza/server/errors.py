@@ -14,6 +14,7 @@ Errors:
         NotFound            404
         Conflict            409: the run has ended, or is not held by this worker and attempt
         Full                413: the run holds as much as it may
+        Malformed           422: the body is not what it should be
 """
 
 from typing import ClassVar
@@ -90,3 +91,9 @@ class Full(RequestError):
     """The run holds as much as it may."""
 
     status = 413
+
+
+class Malformed(RequestError):
+    """The body is not what it should be."""
+
+    status = 422

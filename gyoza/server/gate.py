@@ -11,6 +11,7 @@ from gyoza.server.access import WorkersOf, refusal
 from gyoza.server.keyring import Key, Keyring
 from gyoza.server.limits import Limits
 from gyoza.server.rates import Rates, WrongKeys, network_of, retry_after
+from gyoza.server.turns import Turns, until_answered
 
 DRAIN_S = 10.0
 
@@ -50,6 +51,7 @@ class Gate:
         self._limits = limits
         self._rates = Rates(limits.rate, limits.rate * limits.burst_s)
         self._wrong_keys = WrongKeys(limits.wrong_keys)
+        self._turns = Turns(limits.at_once)
         self._large_bodies = trio.Semaphore(limits.large_bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,19 +63,28 @@ class Gate:
             _check_framing(scope)
             key = self._key(scope)
             async with self._body(receive, kept=key is not None) as messages:
-                if key is not None:
-                    body = b"".join(message.get("body", b"") for message in messages)
-                    asked = key, scope["method"], scope["path"], body
-                    if tell := await refusal(*asked, self._workers_of):
-                        raise _Refused(403, tell)
-                if key is not None and _may_wait(scope):
-                    await self._wait(key, scope, _replay(messages, receive), send)
-                else:
-                    await self._app(scope, _replay(messages, receive), send)
+                with self._turns.of(scope) as turn:
+                    await turn.take()
+                    answer = until_answered(turn, send)
+                    await self._let_in(key, scope, messages, receive, answer)
         except _Refused as refused:
             # Hypercorn may be hanging up on a client that does not speak HTTP at the same time.
             with suppress(trio.BusyResourceError):
                 await _answer(refused, receive, send)
+
+    async def _let_in(
+        self, key: Key | None, scope: Scope, messages: list[Message], receive: Receive, send: Send
+    ) -> None:
+        """Let a request through whose key may do what it asks for."""
+        if key is not None:
+            body = b"".join(message.get("body", b"") for message in messages)
+            if tell := await refusal(key, scope, body, self._workers_of):
+                raise _Refused(403, tell)
+        replay = _replay(messages, receive)
+        if key is not None and _may_wait(scope):
+            await self._wait(key, scope, replay, send)
+        else:
+            await self._app(scope, replay, send)
 
     async def _wait(self, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that ends with its key, though it may have been good at its start."""

@@ -1,7 +1,6 @@
 """The service that takes runs from lost workers and ends back-offs, when each is due."""
 
 import logging
-import math
 from collections.abc import Callable
 
 import trio
@@ -34,6 +33,7 @@ async def run_leases(
             except OperationalError as error:
                 _log.warning("Leases cannot be looked at, trying again: %s", error.orig)
                 due = clock() + RETRY_S
-            wait_s = math.inf if due is None else max(0.0, due - clock())
+            # A lease that begins meanwhile ends after the next look, however late that is.
+            wait_s = lease_s if due is None else min(lease_s, max(0.0, due - clock()))
             with trio.move_on_after(wait_s):
                 await sooner.wait()

@@ -20,6 +20,7 @@ class Limits:
         send_s: Without a client taking anything of an answer that is under way.
         rate: Requests a second for each key; 0 for any number.
         burst_s: Seconds' worth of requests that may come at once.
+        at_once: Requests that are worked on at a time, heartbeats aside.
         wrong_keys: Different wrong keys that each network may try in a minute.
     """
 
@@ -32,4 +33,5 @@ class Limits:
     send_s: float = 30.0
     rate: float = 1000.0
     burst_s: float = 5.0
+    at_once: int = 8
     wrong_keys: int = 60

@@ -42,20 +42,30 @@ class Capacity:
     gpus: dict[int, int]
     alone: frozenset[int] = field(default_factory=frozenset[int])
 
+    def fits(self, run: Pending) -> bool:
+        """Return whether a run could be had."""
+        return self.tags.issuperset(run.tags) and self._find(run.constraints) is not None
+
     def reserve(self, need: Constraints) -> bool:
         """Take what a run needs; without all of it, take nothing and return False."""
-        cpu, ram_mb = need.cpu or 0, need.ram_mb or 0
-        chosen = self._pick(need)
-        # A run that asks for nothing fits even where reservations exceed what is there.
-        if chosen is None or (cpu and cpu > self.cpu) or (ram_mb and ram_mb > self.ram_mb):
+        chosen = self._find(need)
+        if chosen is None:
             return False
-        self._take(cpu, ram_mb, chosen)
+        self._take(need.cpu or 0, need.ram_mb or 0, chosen)
         return True
 
     def occupy(self, need: Constraints) -> None:
         """Subtract what a run holds already, whether or not the worker still has that much."""
         chosen = self._pick(need)
         self._take(need.cpu or 0, need.ram_mb or 0, list(self.gpus) if chosen is None else chosen)
+
+    def _find(self, need: Constraints) -> list[int] | None:
+        """Return the GPUs for a run; None if it does not fit."""
+        cpu, ram_mb = need.cpu or 0, need.ram_mb or 0
+        # A run that asks for nothing fits even where reservations exceed what is there.
+        if (cpu and cpu > self.cpu) or (ram_mb and ram_mb > self.ram_mb):
+            return None
+        return self._pick(need)
 
     def _pick(self, need: Constraints) -> list[int] | None:
         return pick_gpus(self.gpus, need.vram_mb or 0, self.alone)

@@ -20,6 +20,7 @@ from gyoza.server.errors import AddressError, TlsError
 from gyoza.server.keyring import Keyring
 from gyoza.server.leases import run_leases
 from gyoza.server.limits import Limits
+from gyoza.server.retention import run_retention
 from gyoza.server.service import Service
 from gyoza.server.settings import ServerSettings
 from gyoza.server.store.database import Database
@@ -29,6 +30,7 @@ from gyoza.server.wakeups import Wakeups
 GRACE_S = 3.0  # for requests under way when the server is told to end
 BACKLOG = 256
 HANDSHAKE_S = 10.0
+DAY_S = 24 * 3600.0
 
 RENEW_S = 2.0
 """Seconds between two looks at the file of the server's own key."""
@@ -87,6 +89,9 @@ async def _run(
         await nursery.start(
             partial(run_leases, service.database, service.wakeups, service.clock, service.lease_s)
         )
+        if settings.retention_days:
+            keep_s = settings.retention_days * DAY_S
+            await nursery.start(run_retention, service.database, service.clock, keep_s)
         nursery.start_soon(_renew_key, settings, keyring, key.value)
         http_scope = trio.CancelScope()
         await nursery.start(_serve_http, app, _config(settings, limits, listener), end, http_scope)

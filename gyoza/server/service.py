@@ -5,13 +5,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, TypeVar, cast
 
 import trio
 from fastapi import Depends, Request
 
 from gyoza.server.store.database import Database
-from gyoza.server.wakeups import Wakeups
+from gyoza.server.turns import turn_of
+from gyoza.server.wakeups import Wakeups, Watch
 
 T = TypeVar("T")
 
@@ -79,30 +81,35 @@ class Service:
         Raises:
             ClientGone: If the client does not wait any more.
         """
-        gone = trio.Event()
         with self.wakeups.watch(*keys) as news:
+            return await self.poll_news(request, news, wait_s, look)
+
+    async def poll_news(
+        self,
+        request: Request,
+        news: Watch,
+        wait_s: float,
+        look: Callable[[], Awaitable[T | None]],
+    ) -> T | None:
+        """Do the same as `poll` with news that are watched already."""
+        turn = turn_of(request)
+        found = await look()
+        deadline = trio.current_time() + min(wait_s, MAX_WAIT_S)
+        while found is None and not self.wakeups.closed:
+            turn.give_up()
+            # One wait for both, since thousands wait: no task that waits for the client beside it.
+            if await news.interrupts(partial(_until_gone, request), deadline):
+                raise ClientGone
+            if trio.current_time() >= deadline:
+                break
+            await turn.take()
             found = await look()
-            if found is not None or wait_s <= 0:
-                return found
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_on_disconnect, request, gone, nursery.cancel_scope)
-                with trio.move_on_after(min(wait_s, MAX_WAIT_S)):
-                    while found is None and not self.wakeups.closed:
-                        await news.wait()
-                        found = await look()
-                nursery.cancel_scope.cancel()
-        if found is None and gone.is_set():
-            raise ClientGone
         return found
 
 
-async def _cancel_on_disconnect(
-    request: Request, gone: trio.Event, scope: trio.CancelScope
-) -> None:
+async def _until_gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    gone.set()
-    scope.cancel()
 
 
 async def service_of(request: Request) -> Service:

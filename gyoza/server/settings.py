@@ -33,6 +33,8 @@ class ServerSettings:
             ask for no certificate.
         rate_limit: Requests a second for each key, five seconds' worth at once; 0 for any number.
         lease_s: Seconds after its last heartbeat until a worker's runs go to others.
+        retention_days: Days after its end until a run is deleted with its events and logs; 0 to
+            keep all.
         log_level: One of `LOG_LEVELS`.
     """
 
@@ -46,6 +48,7 @@ class ServerSettings:
     tls_client_ca: str = ""
     rate_limit: float = 1000.0
     lease_s: float = 60.0
+    retention_days: float = 90.0
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -63,6 +66,8 @@ class ServerSettings:
             raise SettingsError("Clients show certificates with TLS only; give tls_certfile too.")
         if not 0 <= self.rate_limit < 1e9:
             raise SettingsError("GYOZA_RATE_LIMIT must be a number of requests a second, or 0.")
+        if not 0 <= self.retention_days < 1e6:
+            raise SettingsError("GYOZA_RETENTION_DAYS must be a number of days, or 0 to keep all.")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Self:
@@ -100,7 +105,12 @@ class ServerSettings:
         return Path(path.partition("?")[0])
 
 
-_PARSERS: dict[str, Callable[[str], object]] = {"port": int, "lease_s": float, "rate_limit": float}
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "port": int,
+    "lease_s": float,
+    "rate_limit": float,
+    "retention_days": float,
+}
 
 
 def _parse(name: str, text: str) -> object:

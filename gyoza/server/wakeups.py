@@ -4,18 +4,26 @@ The pattern of every wait is: watch the keys, read the database, wait for news, 
 comes first, so that no news falls between the reading and the waiting.
 """
 
-from collections.abc import Generator, Iterable
+import math
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 
 import trio
 
-CLAIMS = "claims"  # a run may be claimed now, or a worker has room again
-DUE = "due"  # a lease or a back-off started; the next due time may have changed
+from gyoza.server.line import Line
+
+CLAIMS = "claims"  # a run may be claimed now: told along the line, to one after the other
+DUE = "due"  # a back-off started; the next due time may be sooner
 
 
 def run_key(run_id: str) -> str:
     """Key for events, state and log of one run."""
     return f"run {run_id}"
+
+
+def end_key(run_id: str) -> str:
+    """Key for the end of one run."""
+    return f"end {run_id}"
 
 
 def feed_key(topic: str) -> str:
@@ -28,31 +36,56 @@ def worker_key(worker_id: str) -> str:
     return f"worker {worker_id}"
 
 
+ROOM = "room "
+
+
+def room_key(worker_id: str) -> str:
+    """Key for a worker's own runs that end: it has room again for one that waits."""
+    return ROOM + worker_id
+
+
 class Watch:
     """News about some keys, since the last time somebody waited for it."""
 
     def __init__(self) -> None:
-        self._news = trio.Event()
+        self._told = False
+        self._waiting = trio.CancelScope()
 
     async def wait(self) -> None:
         """Wait until there is news."""
-        await self._news.wait()
-        self._news = trio.Event()
+        await self.interrupts(trio.sleep_forever, math.inf)
+
+    async def interrupts(self, other: Callable[[], Awaitable[object]], deadline: float) -> bool:
+        """Wait for something else, but only until there is news, or the deadline.
+
+        Returns:
+            Whether the other thing came first.
+        """
+        if not self._told:
+            with trio.CancelScope(deadline=deadline) as self._waiting:
+                await other()
+            if not self._waiting.cancelled_caught:
+                return True
+        self._told = False
+        return False
 
     def tell(self) -> None:
         """Note that there is news."""
-        self._news.set()
+        self._told = True
+        self._waiting.cancel()
 
 
 class Wakeups:
     """Wakes the tasks that watch a key. Belongs to the Trio thread.
 
     Attributes:
+        line: The claims that wait.
         closed: Whether the server is shutting down; nobody should wait any more.
     """
 
     def __init__(self) -> None:
         self._watches: dict[str, set[Watch]] = {}
+        self.line = Line()
         self.closed = False
 
     @contextmanager
@@ -72,6 +105,10 @@ class Wakeups:
     def post(self, keys: Iterable[str]) -> None:
         """Wake everybody who watches one of the keys."""
         for key in keys:
+            if key == CLAIMS:
+                self.line.tell()
+            if key.startswith(ROOM) and self.line.settled:
+                continue
             for watch in self._watches.get(key, ()):
                 watch.tell()
 

@@ -50,6 +50,7 @@ class EngineControls:
         self._numbers = count(1)
         self._available = trio.Event()
         self._available.set()
+        self._gone = trio.Event()
         self._outages = 0
 
     def add_image(
@@ -107,6 +108,7 @@ class EngineControls:
         """
         if self._available.is_set():
             self._available = trio.Event()
+            self._gone.set()
             self._outages += 1
             for container in self.containers.values():
                 container.output.break_off()
@@ -125,6 +127,7 @@ class EngineControls:
             for container in self.containers.values():
                 if container.state == "running":
                     container.end(containers_end_with)
+        self._gone = trio.Event()
         self._available.set()
 
     def leave_behind(

@@ -100,6 +100,14 @@ class FakeContainerEngine(EngineControls):
                 )
             await container.news.wait()
 
+    async def hear_exits(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """See `ContainerEngine.hear_exits`; `wait` needs no telling here."""
+        self._require_available()
+        task_status.started()
+        await self._gone.wait()
+
     async def ask_to_stop(self, container_id: str) -> None:
         """See `ContainerEngine.ask_to_stop`."""
         await self._signal("ask_to_stop", container_id, 15)

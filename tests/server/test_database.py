@@ -48,3 +48,32 @@ async def test_a_database_from_before_grace_periods_and_disk_reports_goes_on_wor
         await api.event(run, "COMPLETED", worker_id="w1", attempt=1)
         made = await api.post("/definitions/op/runs", {}, 201)
         assert [r["id"] for r in await api.claim()] == [made["id"]]
+
+
+def indexes_of(file: Path) -> set[str]:
+    with closing(sqlite3.connect(file)) as connection:
+        found = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'index'").fetchall()
+    return {row[0] for row in found}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_database_of_an_older_format_becomes_like_a_new_one(
+    tmp_path: Path, version: int
+) -> None:
+    settings = settings_in(tmp_path)
+    file = tmp_path / "server.sqlite3"
+    async with serving(settings) as api:
+        running, waiting = await api.running(), await api.submit(priority=3)
+    new = indexes_of(file)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        for index in ("runs_queued", "runs_ended", "feed_by_run"):
+            connection.execute(f"DROP INDEX {index}")
+        connection.execute("CREATE INDEX runs_waiting ON runs (state, priority DESC, seq)")
+        if version == 1:
+            connection.execute("ALTER TABLE runs DROP COLUMN event_bytes")
+        connection.execute(f"PRAGMA user_version={version}")
+    async with serving(settings) as api:
+        await api.beat(running=(running,))
+        assert [r["id"] for r in await api.claim()] == [waiting]
+        await api.event(running, "COMPLETED", worker_id="w1", attempt=1)
+    assert indexes_of(file) == new

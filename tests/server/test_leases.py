@@ -302,13 +302,13 @@ async def test_a_waiting_claim_gets_a_run_when_its_back_off_ends(tmp_path: Path)
 async def test_a_database_that_is_locked_for_a_while_does_not_end_the_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked = trio.Event()
+    looked, token = trio.Event(), trio.lowlevel.current_trio_token()
     locked = [OperationalError("BEGIN IMMEDIATE", {}, Exception("locked"))]
 
     def look(tx: Tx) -> float | None:
         if locked:
             raise locked.pop()
-        trio.from_thread.run_sync(looked.set)
+        token.run_sync_soon(looked.set)
         return claims.sweep(tx)
 
     monkeypatch.setattr("gyoza.server.leases.sweep", look)

@@ -35,6 +35,35 @@ async def test_chunks_are_stored_once_whatever_comes_twice(api: Api) -> None:
     assert await text(api, run, offset=99) == ""
 
 
+async def test_text_that_is_the_body_as_it_is_is_stored_like_any_other(api: Api) -> None:
+    run = await api.running()
+    for offset, data in ((0, "grüße\n"), (0, "grüße\n"), (2, "üße\n\0"), (9, "")):
+        params = {"offset": offset, **ME}
+        put = await api.ask("PUT", f"/runs/{run}/logs", content=data, params=params)
+        assert put == {"offset": offset + len(data.encode())}
+    assert await append(api, run, 9, "more\n") == 14
+    assert await text(api, run) == "grüße\n\0more\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "params", "data"),
+    [
+        (409, {"offset": 1, **ME}, b"x"),
+        (409, {"offset": 0, "worker_id": "w2"}, b"x"),
+        (409, {"offset": 0, "attempt": 2}, b"x"),
+        (422, {"offset": 0, **ME}, "grüße".encode()[:3]),
+        (422, {"offset": -1, **ME}, b"x"),
+        (422, ME, b"x"),
+    ],
+)
+async def test_text_as_it_is_that_does_not_fit_is_refused(
+    api: Api, status: int, params: Json, data: bytes
+) -> None:
+    run = await api.running()
+    assert await api.detail("PUT", f"/runs/{run}/logs", status, content=data, params=params)
+    assert await text(api, run) == ""
+
+
 async def test_a_gap_is_409_and_names_the_offset_expected(api: Api) -> None:
     run = await api.running()
     await append(api, run, 0, "12345")

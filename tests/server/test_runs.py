@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from .api import Api
+from .api import Api, Json
 
 
 async def test_a_new_run_has_every_field_of_the_contract(api: Api) -> None:
@@ -249,3 +249,24 @@ async def test_attempts_have_their_own_events_and_outputs(api: Api) -> None:
     assert second["started_at"] <= second["finished_at"]
     ids = [e["id"] for e in (await api.run(run))["events"]]
     assert ids == list(range(len(ids)))
+
+
+async def test_who_waits_for_the_end_of_a_run_hears_of_nothing_else(api: Api) -> None:
+    run = await api.running(retry_policy={"max_attempts": 2})
+    assert (await api.run(run, until_end=True))["state"] == "RUNNING"
+    ended: list[Json] = []
+
+    async def wait() -> None:
+        ended.append(await api.run(run, until_end=True, wait_s=60))
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await api.event(run, "PROGRESS", 10, worker_id="w1", attempt=1)
+            await api.event(run, "FAILED", worker_id="w1", attempt=1)
+            assert [r["id"] for r in await api.claim()] == [run]
+            await api.event(run, "STARTED", worker_id="w1", attempt=2)
+            assert ended == []
+            await api.event(run, "COMPLETED", worker_id="w1", attempt=2)
+    assert [run["state"] for run in ended] == ["COMPLETED"]
+    assert (await api.run(run, until_end=True, wait_s=60))["state"] == "COMPLETED"

@@ -121,6 +121,7 @@ async def test_a_database_from_before_there_were_secrets_still_serves(tmp_path: 
         run = await api.submit()
     file = tmp_path / "server.sqlite3"
     old = sqlite3.connect(file)
+    old.execute("DROP INDEX runs_queued")
     old.execute("ALTER TABLE runs DROP COLUMN event_bytes")
     old.execute("UPDATE run_data SET spec = json_remove(spec, '$.secrets')")
     old.execute("PRAGMA user_version=1")

@@ -151,6 +151,15 @@ async def test_a_database_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         assert str(tmp_path) in str(error)
 
 
+async def test_a_sqlite_that_is_too_old_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    error = await refused(settings_in(tmp_path))
+    assert isinstance(error, DatabaseError)
+    assert "SQLite 3.35" in str(error)
+
+
 async def test_a_certificate_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("no certificate")
     for name in ("bad", "missing"):

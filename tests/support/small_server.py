@@ -32,6 +32,7 @@ class SmallServer:
     hand_out: Any = None
     odd_answer: Any = None
     keeps_logs: bool = False
+    keeps_batches: bool = False
     logs: dict[str, str] = field(default_factory=dict[str, str])
     changes: list[Json] = field(default_factory=list[Json])
     told_at_heartbeats: dict[str, str] = field(default_factory=dict[str, str])
@@ -134,6 +135,10 @@ class SmallServer:
                 return 200, self.changes.pop(0) if len(self.changes) > 1 else self.changes[0]
             case "GET", ["runs", run_id] if run_id in self.runs:
                 return 200, self.runs[run_id]
+            case "POST", ["runs", run_id, "events", "batch"] if self.keeps_batches:
+                for event in body["events"]:
+                    self.events.append(event | {"run_id": run_id})
+                return 200, {"state": self.runs[run_id]["state"]}
             case "POST", ["runs", run_id, "events"] if run_id in self.runs:
                 return self._take_event(self.runs[run_id], body)
             case _:
@@ -164,7 +169,8 @@ class SmallServer:
             self._drops.remove(request)
             await send({"type": "http.response.start", "status": 200, "headers": []})
             raise ConnectionAbortedError
-        status, answer = self.answer(scope["method"], scope["path"], json.loads(data or b"{}"))
+        told: Json = {} if scope["method"] == "PUT" else json.loads(data or b"{}")
+        status, answer = self.answer(scope["method"], scope["path"], told)
         self.requests.append(request)
         body = json.dumps(answer).encode()
         headers = [(b"content-type", b"application/json")]

@@ -174,6 +174,12 @@ class FeedPage(Answer):
     cursor: str
 
 
+class StateAnswer(Answer):
+    """What a run is in."""
+
+    state: OpRunState
+
+
 class LogOffset(Answer):
     """Where a log goes on."""
 

@@ -1,6 +1,6 @@
 """What bodies may hold; pydantic checks them before any handler runs."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -42,6 +42,9 @@ from gyoza.server.routes.fields import (
     Variable,
     Wait,
 )
+
+MAX_BATCH = 1000
+"""Events in one request."""
 
 
 class Lenient(BaseModel):
@@ -220,12 +223,37 @@ class SummaryBody(Lenient):
     gpu_ids: list[Count] | None = None
 
 
-class EventBody(Lenient):
+class _Event(Lenient):
+    """What all events have."""
+
+    msg: StrictInt | StrictStr = ""
+    payload: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
+
+
+class SayingBody(_Event):
+    """One event of many."""
+
+    type: Literal["INFO", "ERROR", "PROGRESS"]
+    seq: Count
+
+    @model_validator(mode="after")
+    def _progress_is_a_percentage(self) -> Self:
+        _check_progress(EventType(self.type), self.msg)
+        return self
+
+
+class EventBatchBody(Lenient):
+    """Events of an attempt's op, in order."""
+
+    worker_id: Id
+    attempt: Count
+    events: list[SayingBody] = Field(max_length=MAX_BATCH)
+
+
+class EventBody(_Event):
     """One event of a run."""
 
     type: Annotated[EventType, WithJsonSchema({"enum": REPORTED})]
-    msg: StrictInt | StrictStr = ""
-    payload: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
     worker_id: Id | None = None
     attempt: Count | None = None
     seq: Count | None = None
@@ -235,10 +263,13 @@ class EventBody(Lenient):
     def _type_fits_msg(self) -> Self:
         if self.type not in REPORTED:
             raise ValueError(f"events of type {self.type} come from the server alone")
-        percentage = isinstance(self.msg, int) and 0 <= self.msg <= 100
-        if self.type is EventType.PROGRESS and not percentage:
-            raise ValueError("the msg of a PROGRESS event must be a whole number from 0 to 100")
+        _check_progress(self.type, self.msg)
         return self
+
+
+def _check_progress(kind: EventType, msg: int | str) -> None:
+    if kind is EventType.PROGRESS and not (isinstance(msg, int) and 0 <= msg <= 100):
+        raise ValueError("the msg of a PROGRESS event must be a whole number from 0 to 100")
 
 
 class ReleaseBody(Lenient):

@@ -1,16 +1,20 @@
-"""The event feed of a topic."""
+"""The events of runs: the feed of a topic, and those that a worker tells many at a time."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
+from gyoza.models import EventType
 from gyoza.server.plain_json import PlainJsonRoute
-from gyoza.server.routes.answers import REFUSALS, FeedPage, answers
+from gyoza.server.routes.answers import REFUSALS, FeedPage, StateAnswer, answers
+from gyoza.server.routes.bodies import EventBatchBody
 from gyoza.server.routes.fields import Id
-from gyoza.server.routes.parameters import After, WaitS, parse_cursor
+from gyoza.server.routes.parameters import After, RunId, WaitS, parse_cursor
 from gyoza.server.service import TheService
+from gyoza.server.store.event_batches import add_events
 from gyoza.server.store.feed import read_feed
+from gyoza.server.store.reports import Report
 from gyoza.server.wakeups import feed_key
 
 router = APIRouter(tags=["events"], route_class=PlainJsonRoute, responses=REFUSALS)
@@ -38,3 +42,18 @@ async def read(
 
     found = await service.poll(request, [feed_key(topic)], wait_s, look) or []
     return JSONResponse({"data": found, "cursor": found[-1]["cursor"] if found else str(start)})
+
+
+@router.post(
+    "/runs/{run_id}/events/batch",
+    summary="Report events of an op, many at once; all are taken, or none",
+    responses=answers(StateAnswer),
+)
+async def add_batch(run_id: RunId, body: EventBatchBody, service: TheService) -> JSONResponse:
+    """Take them in their order, less those that the attempt has already by their `seq`."""
+    told = [Report(EventType(e.type), e.msg, e.payload, seq=e.seq) for e in body.events]
+    run = await service.database.write(
+        lambda tx: add_events(tx, run_id, body.worker_id, body.attempt, told),
+        actor=body.worker_id,
+    )
+    return JSONResponse({"state": run.state})

@@ -22,7 +22,7 @@ from gyoza.server.routes.parameters import IdempotencyKey, RunId, WaitS
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import reports, runs
 from gyoza.server.store.database import Tx
-from gyoza.server.wakeups import run_key
+from gyoza.server.wakeups import end_key, run_key
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=PlainJsonRoute, responses=REFUSALS)
 
@@ -68,7 +68,7 @@ async def list_some(
 
 @router.get(
     "/{run_id}",
-    summary="One run with its events; can wait for the next one",
+    summary="One run with its events; can wait for the next one, or for the run's end",
     responses=answers(RunAnswer),
 )
 async def show(
@@ -78,6 +78,7 @@ async def show(
     after_event: Annotated[
         int | None, Query(ge=-1, le=2**53, description="Wait for an event with a higher id.")
     ] = None,
+    until_end: Annotated[bool, Query(description="Wait until the run has ended.")] = False,
     wait_s: WaitS = 0.0,
 ) -> JSONResponse:
     """Show a run, at once or when it has news; after `wait_s` as it is."""
@@ -88,9 +89,11 @@ async def show(
     async def look() -> OpRun | None:
         run = await load()
         seen = after_event is not None and len(run.events) <= after_event + 1
-        return None if seen else run
+        early = until_end and not run.state.terminal
+        return None if seen or early else run
 
-    run = await service.poll(request, [run_key(run_id)], wait_s, look)
+    key = end_key(run_id) if until_end else run_key(run_id)
+    run = await service.poll(request, [key], wait_s, look)
     return JSONResponse(show_run(run or await load()))
 
 

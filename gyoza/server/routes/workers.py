@@ -20,7 +20,7 @@ from gyoza.server.routes.parameters import After, WaitS, WorkerId, parse_cursor
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import claims, workers
 from gyoza.server.store.database import Tx
-from gyoza.server.wakeups import CLAIMS, worker_key
+from gyoza.server.wakeups import room_key, worker_key
 
 router = APIRouter(
     prefix="/workers", tags=["workers"], route_class=PlainJsonRoute, responses=REFUSALS
@@ -60,11 +60,18 @@ async def claim(
                 tx, worker_id, body.max_runs, body.holding, service.lease_s, asked_at
             )
 
+        line.begin_look(place)
         found = await service.database.write(take, actor=worker_id)
+        line.end_look(place, nothing_left=found.nothing_left)
         return found if found.runs or found.draining else None
 
-    with service.claiming(worker_id):
-        found = await service.poll(request, [CLAIMS, worker_key(worker_id)], body.wait_s, look)
+    line = service.wakeups.line
+    with (
+        service.claiming(worker_id),
+        service.wakeups.watch(worker_key(worker_id), room_key(worker_id)) as news,
+        line.stand(news) as place,
+    ):
+        found = await service.poll_news(request, news, body.wait_s, look)
     return JSONResponse({"runs": [run.to_dict() for run in found.runs] if found else []})
 
 
@@ -85,12 +92,15 @@ async def read_changes(
         cursor = await service.database.read(workers.last_change)
         return JSONResponse({"states": {}, "cursor": str(cursor)})
     told = parse_cursor(after)
-    start = await service.database.read(lambda conn: workers.check_cursor(conn, told))
+    start = told
+
+    def read(conn: Connection) -> tuple[dict[str, str], int]:
+        nonlocal start
+        start = workers.check_cursor(conn, start)
+        return workers.changes_after(conn, worker_id, start)
 
     async def look() -> tuple[dict[str, str], int] | None:
-        found = await service.database.read(
-            lambda conn: workers.changes_after(conn, worker_id, start)
-        )
+        found = await service.database.read(read)
         return found if found[0] else None
 
     found = await service.poll(request, [worker_key(worker_id)], wait_s, look)

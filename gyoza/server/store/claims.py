@@ -1,17 +1,18 @@
 """Claims: which runs a worker gets; and leases: which runs are taken from it again."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, bindparam, func, select, update
 
 from gyoza.models import Constraints, OpRun, OpRunState
 from gyoza.server.scheduler import Capacity, choose_runs, free_capacity
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
-from gyoza.server.store.runs import RunRow, load_run
+from gyoza.server.store.queue import Waiting, is_empty, read_queue
+from gyoza.server.store.runs import load_run
 from gyoza.server.store.schema import runs
 from gyoza.server.store.workers import (
     HELD,
@@ -22,24 +23,11 @@ from gyoza.server.store.workers import (
 )
 from gyoza.server.wakeups import CLAIMS
 
-MAX_SCAN = 10_000
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A run that may be claimed, as the scheduler looks at it."""
-
-    row: RunRow
-
-    @property
-    def constraints(self) -> Constraints:
-        """What it needs."""
-        return Constraints.from_dict(self.row.constraints)
-
-    @property
-    def tags(self) -> list[str]:
-        """The tags its worker must have."""
-        return cast("list[str]", self.row.tags)
+_HELD = (
+    select(runs)
+    .where(runs.c.worker_id == bindparam("worker"), runs.c.state.in_(HELD))
+    .order_by(runs.c.assigned_at, runs.c.seq)
+)
 
 
 @dataclass(frozen=True)
@@ -49,10 +37,12 @@ class Claim:
     Attributes:
         runs: The runs, each with its `current_attempt` as claimed.
         draining: Whether waiting for more is pointless.
+        nothing_left: Whether the queue is empty now, for all workers.
     """
 
     runs: list[OpRun]
     draining: bool
+    nothing_left: bool = False
 
 
 def claim(
@@ -87,21 +77,24 @@ def claim(
     lease_until = tx.now + lease_s
     unheard = [r for r in held if r.state == OpRunState.ASSIGNED and r.id not in holding]
     again = [run.id for run in unheard[:max_runs]]
-    tx.conn.execute(update(runs).where(runs.c.id.in_(again)).values(lease_until=lease_until))
+    if again:
+        tx.conn.execute(update(runs).where(runs.c.id.in_(again)).values(lease_until=lease_until))
     draining = is_draining(worker)
     new: list[Waiting] = []
     if not draining:
-        waiting = _waiting(tx, worker_id, listed if worker.last_seen > asked_at else holding)
-        new = choose_runs(waiting, _capacity(worker, held), max_runs - len(again))
+        held_now = listed if worker.last_seen > asked_at else holding
+        capacity = _capacity(worker, held)
+        queue = read_queue(tx.conn, capacity, _withheld(tx, worker_id, held_now))
+        new = choose_runs(queue, capacity, max_runs - len(again))
     for run in new:
         transitions.assign(tx, run.row, worker_id, lease_until)
     ids = again + [run.row.id for run in new]
-    return Claim([load_run(tx.conn, run_id) for run_id in ids], draining)
+    claimed = [load_run(tx.conn, run_id) for run_id in ids]
+    return Claim(claimed, draining, nothing_left=is_empty(tx.conn))
 
 
 def _held_by(tx: Tx, worker_id: str) -> list[Row[Any]]:
-    query = select(runs).where(runs.c.worker_id == worker_id, runs.c.state.in_(HELD))
-    return list(tx.conn.execute(query.order_by(runs.c.assigned_at, runs.c.seq)).all())
+    return list(tx.conn.execute(_HELD, {"worker": worker_id}).all())
 
 
 def _capacity(worker: Row[Any], held: list[Row[Any]]) -> Capacity:
@@ -109,27 +102,18 @@ def _capacity(worker: Row[Any], held: list[Row[Any]]) -> Capacity:
     return free_capacity(worker.heartbeat["resources"], worker.heartbeat["tags"], needs)
 
 
-def _waiting(tx: Tx, worker_id: str, holding: Collection[str]) -> Iterator[Waiting]:
-    """Yield what may be claimed, best first.
+def _withheld(tx: Tx, worker_id: str, holding: Collection[str]) -> list[str]:
+    """Return which runs of the queue this worker must not get yet.
 
     A worker that came back does not get a run it was evicted from before it has let go of it: its
     heartbeats name runs, not attempts, so it would not hear that the one it executes is over.
     """
-    query = (
-        select(runs)
-        .where(
-            runs.c.state == OpRunState.PENDING,
-            func.coalesce(runs.c.not_before, 0) <= tx.now,
-        )
-        .order_by(runs.c.priority.desc(), runs.c.seq)
-        .limit(MAX_SCAN)
-        .execution_options(yield_per=100)
+    if not holding:
+        return []
+    had = select(runs).where(
+        runs.c.worker_id == worker_id, runs.c.state == OpRunState.PENDING, runs.c.id.in_(holding)
     )
-    with tx.conn.execute(query) as rows:
-        for row in rows:
-            has_it = row.worker_id == worker_id and row.id in holding
-            if not (has_it and transitions.was_evicted(row)):
-                yield Waiting(row)
+    return [row.id for row in tx.conn.execute(had) if transitions.was_evicted(row)]
 
 
 def restart_leases(tx: Tx, lease_s: float) -> None:

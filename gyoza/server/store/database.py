@@ -2,12 +2,15 @@
 
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import trio
+from outcome import Error, Outcome, Value, capture
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,6 +21,12 @@ from gyoza.server.wakeups import Wakeups
 T = TypeVar("T")
 
 READERS = 4
+MAX_BATCH = 32
+"""Jobs in one write transaction: the first of them waits for the last."""
+
+NEEDED = (3, 35, 0)
+"""The first SQLite with RETURNING."""
+
 BUSY_TIMEOUT_MS = 10_000  # another program may hold the file's lock: a backup, say
 
 
@@ -38,6 +47,19 @@ class Tx:
     wake: set[str] = field(default_factory=set[str])
 
 
+@dataclass(eq=False)
+class _Job:
+    """A write that somebody waits for."""
+
+    run: Callable[[Tx], object]
+    actor: str | None
+    task: trio.lowlevel.Task
+
+
+_Done = tuple[Outcome[Any], set[str]]
+"""What became of a job, and what it wakes."""
+
+
 class Database:
     """Runs functions on the database, in threads; each call is one transaction.
 
@@ -53,7 +75,9 @@ class Database:
         # The transaction's kind decides: two engines, so that a pool never mixes them.
         self._writer = _engine(path, "BEGIN IMMEDIATE", 1)
         self._reader = _engine(path, "BEGIN", READERS)
-        self._write_limit = trio.CapacityLimiter(1)
+        self._jobs: deque[_Job] = deque()
+        self._writing = False
+        self._write_limit = trio.CapacityLimiter(1)  # before the first job, and after the last
         self._read_limit = trio.CapacityLimiter(READERS)
 
     @classmethod
@@ -74,17 +98,62 @@ class Database:
         return database
 
     async def write(self, job: Callable[[Tx], T], *, actor: str | None = None) -> T:
-        """Run `job` in a write transaction; return when it is on disk and its wake-ups are out."""
+        """Run `job` in a write transaction; return when it is on disk and its wake-ups are out.
 
-        def transact() -> tuple[T, set[str]]:
-            with self._writer.begin() as conn:
-                tx = Tx(conn, self._clock(), actor)
-                result = job(tx)
-            return result, tx.wake
+        Jobs that come while a transaction is under way share the next one, so that one commit and
+        one thread do for all of them; a job that raises undoes nothing but its own.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waiting = _Job(job, actor, trio.lowlevel.current_task())
+        self._jobs.append(waiting)
+        if not self._writing:
+            self._begin_batch()
 
-        result, wake = await trio.to_thread.run_sync(transact, limiter=self._write_limit)
-        self._wakeups.post(wake)
-        return result
+        def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
+            if waiting not in self._jobs:
+                return trio.lowlevel.Abort.FAILED  # it is being done
+            self._jobs.remove(waiting)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _begin_batch(self) -> None:
+        self._writing = True
+        batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
+        token = trio.lowlevel.current_trio_token()
+
+        def deliver(done: Outcome[list[_Done]]) -> None:
+            token.run_sync_soon(self._end_batch, batch, done)
+
+        trio.lowlevel.start_thread_soon(partial(self._transact, batch), deliver)
+
+    def _end_batch(self, batch: list[_Job], done: Outcome[list[_Done]]) -> None:
+        self._writing = False
+        if self._jobs:
+            self._begin_batch()
+        if isinstance(done, Error):
+            for job in batch:  # each with an outcome of its own: one serves once
+                trio.lowlevel.reschedule(job.task, Error(done.error))
+            return
+        for job, (result, wake) in zip(batch, done.unwrap(), strict=True):
+            self._wakeups.post(wake)
+            trio.lowlevel.reschedule(job.task, result)
+
+    def _transact(self, batch: list[_Job]) -> list[_Done]:
+        with self._writer.begin() as conn:
+            return [self._do(conn, job, alone=len(batch) == 1) for job in batch]
+
+    def _do(self, conn: Connection, job: _Job, *, alone: bool) -> _Done:
+        tx = Tx(conn, self._clock(), job.actor)
+        if alone:
+            return Value(job.run(tx)), tx.wake
+        conn.exec_driver_sql("SAVEPOINT job")
+        result = capture(job.run, tx)
+        if isinstance(result, Error):
+            tx.wake.clear()
+            conn.exec_driver_sql("ROLLBACK TO job")
+        conn.exec_driver_sql("RELEASE job")
+        return result, tx.wake
 
     async def read(self, job: Callable[[Connection], T]) -> T:
         """Run `job` on one snapshot of the database."""
@@ -134,6 +203,11 @@ def _engine(path: Path, begin: str, size: int) -> Engine:
 
 
 def _prepare(path: Path, writer: Engine) -> None:
+    if sqlite3.sqlite_version_info < NEEDED:
+        raise DatabaseError(
+            f"gyoza needs SQLite {'.'.join(map(str, NEEDED))} or later, and this Python has "
+            f"{sqlite3.sqlite_version}; use one that was built with a later one."
+        )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # SQLite gives its other files the same mode: variables of runs are nobody else's business.
@@ -147,7 +221,10 @@ def _prepare(path: Path, writer: Engine) -> None:
                 )
             metadata.create_all(conn)
             for version in range(found or SCHEMA_VERSION, SCHEMA_VERSION):
-                conn.exec_driver_sql(UPGRADES[version])
+                for statement in UPGRADES[version]:
+                    conn.exec_driver_sql(statement)
+            for index in (index for table in metadata.sorted_tables for index in table.indexes):
+                index.create(conn, checkfirst=True)
             conn.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
     except (OSError, SQLAlchemyError, sqlite3.Error) as error:
         raise DatabaseError(

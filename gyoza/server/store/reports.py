@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, bindparam, select, update
 
 from gyoza.models import EventType, OpRunState
 from gyoza.server.errors import BadRequest, Conflict, Full
@@ -19,6 +19,10 @@ MAX_EVENTS, MAX_EVENT_BYTES = 20_000, 16 * MB
 
 MAX_PAYLOAD_BYTES = MB
 """Of one event, but for COMPLETED: its payload is the outputs."""
+
+_ATTEMPT = select(attempts).where(
+    attempts.c.run_id == bindparam("run"), attempts.c.attempt == bindparam("number")
+)
 
 _SAYINGS = (EventType.INFO, EventType.ERROR, EventType.PROGRESS)
 
@@ -64,10 +68,10 @@ def add_event(tx: Tx, run_id: str, report: Report) -> None:
         raise Conflict(f"Attempt {number} of run {run_id} is not held by {report.worker_id}.")
     if _is_repeat(tx, run, attempt, report):
         return
-    _check_current(run, number, report.worker_id)
+    check_current(run, number, report.worker_id)
     if report.seq is not None and attempt is not None:
-        _change_attempt(tx, run, last_seq=max(report.seq, attempt.last_seq))
-    size = _size(report)
+        transitions.change_attempt(tx, run, last_seq=max(report.seq, attempt.last_seq))
+    size = size_of(report)
     if report.type in _SAYINGS and _is_full(run, size):
         _add_to_full(tx, run, report)
         return
@@ -82,13 +86,11 @@ def release(tx: Tx, run_id: str, worker_id: str, number: int, reason: str) -> No
         Conflict: If the run has ended, or is not held by this worker and attempt.
     """
     run = find_row(tx.conn, run_id)
-    attempt = _find_attempt(tx, run_id, number)
-    if attempt is None or attempt.worker_id != worker_id:
-        raise Conflict(f"Attempt {number} of run {run_id} is not held by {worker_id}.")
+    attempt = find_held_attempt(tx, run, worker_id, number)
     given_back = run.state == OpRunState.PENDING or number < run.current_attempt
     if given_back and attempt.state == OpRunState.CANCELLED:
         return
-    _check_current(run, number, worker_id)
+    check_current(run, number, worker_id)
     transitions.requeue(tx, run, reason, f"given back by worker {worker_id}: {reason}")
 
 
@@ -166,9 +168,19 @@ def _move(tx: Tx, run: RunRow, state: OpRunState, outputs: Json) -> None:
 
 
 def _find_attempt(tx: Tx, run_id: str, number: int) -> Row[Any] | None:
-    return tx.conn.execute(
-        select(attempts).where(attempts.c.run_id == run_id, attempts.c.attempt == number)
-    ).one_or_none()
+    return tx.conn.execute(_ATTEMPT, {"run": run_id, "number": number}).one_or_none()
+
+
+def find_held_attempt(tx: Tx, run: RunRow, worker_id: str, number: int) -> Row[Any]:
+    """Return an attempt that the worker has or had.
+
+    Raises:
+        Conflict: If it is another's.
+    """
+    attempt = _find_attempt(tx, run.id, number)
+    if attempt is None or attempt.worker_id != worker_id:
+        raise Conflict(f"Attempt {number} of run {run.id} is not held by {worker_id}.")
+    return attempt
 
 
 def _is_repeat(tx: Tx, run: RunRow, attempt: Row[Any] | None, report: Report) -> bool:
@@ -206,7 +218,7 @@ def _has_ended_so(tx: Tx, attempt: Row[Any], report: Report) -> bool:
     return told == report.payload
 
 
-def _size(report: Report) -> int:
+def size_of(report: Report) -> int:
     """Return how many bytes an event says, roughly.
 
     Raises:
@@ -229,11 +241,16 @@ def _add_to_full(tx: Tx, run: RunRow, report: Report) -> None:
             f"The events of run {run.id} may be {MAX_EVENTS} and say {MAX_EVENT_BYTES // MB} MiB, "
             "no more; write to the log."
         )
-    _change_attempt(tx, run, progress=report.msg)
+    transitions.change_attempt(tx, run, progress=report.msg)
     tx.conn.execute(update(runs).where(runs.c.id == run.id).values(progress=report.msg))
 
 
-def _check_current(run: RunRow, number: int, worker_id: str | None) -> None:
+def check_current(run: RunRow, number: int, worker_id: str | None) -> None:
+    """Do nothing if the attempt may report.
+
+    Raises:
+        Conflict: If the run has ended, is at another attempt, or not held any more.
+    """
     if number != run.current_attempt:
         raise Conflict(f"Run {run.id} is at attempt {run.current_attempt}, not {number}.")
     state = OpRunState(run.state)
@@ -241,14 +258,6 @@ def _check_current(run: RunRow, number: int, worker_id: str | None) -> None:
         raise Conflict(f"Run {run.id} is already {state}.")
     if worker_id is not None and not state.held:
         raise Conflict(f"Run {run.id} is {state}: worker {worker_id} does not hold it any more.")
-
-
-def _change_attempt(tx: Tx, run: RunRow, **columns: Any) -> None:
-    tx.conn.execute(
-        update(attempts)
-        .where(attempts.c.run_id == run.id, attempts.c.attempt == run.current_attempt)
-        .values(**columns)
-    )
 
 
 def _apply(tx: Tx, run: RunRow, report: Report, event_bytes: int) -> None:
@@ -265,7 +274,7 @@ def _apply(tx: Tx, run: RunRow, report: Report, event_bytes: int) -> None:
         case EventType.CANCELLED:
             transitions.cancel(tx, run, msg, payload, report.summary)
         case EventType.PROGRESS:
-            _change_attempt(tx, run, progress=msg)
+            transitions.change_attempt(tx, run, progress=msg)
             said: Json = {"progress": msg, "event_bytes": event_bytes}
             transitions.record(tx, run, report.type, msg, payload, **said)
         case _:

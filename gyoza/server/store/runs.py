@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, Select, insert, select
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select
 
 from gyoza.models import (
     Constraints,
@@ -35,6 +35,16 @@ KEPT = (
 )
 """What of a run goes into `run_data.spec`."""
 
+# Statements of every request are made once: to make one costs as much as to execute it.
+_FIND = select(runs).where(runs.c.id == bindparam("run"))
+_DATA = select(run_data).where(run_data.c.run_id.in_(bindparam("ids", expanding=True)))
+_EVENTS = (
+    select(events)
+    .where(events.c.run_id == bindparam("run"), events.c.id >= bindparam("first"))
+    .order_by(events.c.id)
+)
+_INSERT, _INSERT_DATA = insert(runs), insert(run_data)
+
 Json = dict[str, Any]
 RunRow = Row[Any]
 """A row of `runs`: small, without inputs, outputs and events."""
@@ -61,26 +71,25 @@ def create_run(tx: Tx, asked: OpRun, idempotency_key: str | None = None) -> str:
         return known
     run_id = uuid.uuid4().hex
     spec = asked.to_dict()
-    tx.conn.execute(
-        insert(runs).values(
-            id=run_id,
-            idempotency_key=idempotency_key,
-            state=OpRunState.PENDING,
-            priority=asked.priority,
-            image=asked.image,
-            op_definition=asked.op_definition,
-            topic=asked.event_delivery.topic,
-            constraints=spec["constraints"],
-            tags=asked.tags,
-            max_attempts=asked.retry_policy.max_attempts,
-            backoff_s=asked.retry_policy.backoff_s,
-            summary={},
-            created_at=tx.now,
-            updated_at=tx.now,
-        )
-    )
+    row: Json = {
+        "id": run_id,
+        "idempotency_key": idempotency_key,
+        "state": OpRunState.PENDING,
+        "priority": asked.priority,
+        "image": asked.image,
+        "op_definition": asked.op_definition,
+        "topic": asked.event_delivery.topic,
+        "constraints": spec["constraints"],
+        "tags": asked.tags,
+        "max_attempts": asked.retry_policy.max_attempts,
+        "backoff_s": asked.retry_policy.backoff_s,
+        "summary": {},
+        "created_at": tx.now,
+        "updated_at": tx.now,
+    }
+    tx.conn.execute(_INSERT, row)
     kept = {name: spec[name] for name in KEPT}
-    tx.conn.execute(insert(run_data).values(run_id=run_id, spec=kept, outputs={}))
+    tx.conn.execute(_INSERT_DATA, {"run_id": run_id, "spec": kept, "outputs": {}})
     tx.wake.add(CLAIMS)
     return run_id
 
@@ -98,7 +107,7 @@ def find_row(conn: Connection, run_id: str) -> RunRow:
     Raises:
         NotFound: If there is no such run.
     """
-    row = conn.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+    row = conn.execute(_FIND, {"run": run_id}).one_or_none()
     if row is None:
         raise NotFound.of("run", run_id)
     return row
@@ -200,8 +209,7 @@ def _seq(conn: Connection, run_id: str) -> int:
 
 
 def _events(conn: Connection, run_id: str, first: int = 0) -> list[tuple[int, EventEntry]]:
-    query = select(events).where(events.c.run_id == run_id, events.c.id >= first)
-    rows = conn.execute(query.order_by(events.c.id))
+    rows = conn.execute(_EVENTS, {"run": run_id, "first": first})
     return [(row.attempt, to_entry(row)) for row in rows]
 
 
@@ -218,8 +226,7 @@ def to_entry(row: Row[Any]) -> EventEntry:
 
 
 def _with_data(conn: Connection, rows: Sequence[RunRow]) -> list[OpRun]:
-    query = select(run_data).where(run_data.c.run_id.in_([row.id for row in rows]))
-    data = {row.run_id: row for row in conn.execute(query)}
+    data = {row.run_id: row for row in conn.execute(_DATA, {"ids": [row.id for row in rows]})}
     return [_to_run(row, data[row.id].spec, data[row.id].outputs) for row in rows]
 
 

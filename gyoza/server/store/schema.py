@@ -19,9 +19,17 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 2
-UPGRADES = {1: "ALTER TABLE runs ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0"}
-"""What makes a database of a version one of the next."""
+SCHEMA_VERSION = 3
+UPGRADES = {
+    1: ("ALTER TABLE runs ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0",),
+    2: ("DROP INDEX IF EXISTS runs_waiting",),
+}
+"""What makes a database of a version one of the next; indexes that are missing are made after."""
+
+IS_QUEUED = "state = 'PENDING' AND not_before IS NULL"
+"""May be claimed. Only a statement with these very words uses the index of the queue."""
+
+HAS_ENDED = "state IN ('COMPLETED', 'FAILED', 'CANCELLED')"
 
 metadata = MetaData()
 
@@ -68,7 +76,15 @@ runs = Table(
     Column("updated_at", Float, nullable=False),
     sqlite_autoincrement=True,
 )
-Index("runs_waiting", runs.c.state, runs.c.priority.desc(), runs.c.seq)
+Index(
+    "runs_queued",
+    runs.c.constraints,
+    runs.c.tags,
+    runs.c.priority.desc(),
+    runs.c.seq,
+    sqlite_where=text(IS_QUEUED),
+)
+Index("runs_ended", runs.c.updated_at, sqlite_where=text(HAS_ENDED))
 Index("runs_by_state", runs.c.state, runs.c.seq)
 Index("runs_by_worker", runs.c.worker_id, runs.c.state)
 Index("runs_by_topic", runs.c.topic, runs.c.seq)
@@ -124,6 +140,7 @@ feed = Table(
     Column("event_id", Integer, nullable=False),
     Column("attributes", JSON, nullable=False),
     Index("feed_by_topic", "topic", "cursor"),
+    Index("feed_by_run", "run_id"),
     sqlite_autoincrement=True,
 )
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from gyoza.models import EventType, FailureReason, OpRunState, ReleaseReason, RetryPolicy
 from gyoza.server.errors import Conflict
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import Json, RunRow
 from gyoza.server.store.schema import attempts, changes, events, feed, run_data, runs
-from gyoza.server.wakeups import CLAIMS, DUE, feed_key, run_key, worker_key
+from gyoza.server.wakeups import CLAIMS, DUE, end_key, feed_key, room_key, run_key, worker_key
 
 MAX_LOSSES = 5
 
@@ -21,6 +21,13 @@ LOSSES: frozenset[str] = frozenset(
     }
 )
 """Why a run went back to the queue although nobody wanted that: it may itself be the cause."""
+
+_APPEND, _BEGIN, _PUBLISH, _TELL = insert(events), insert(attempts), insert(feed), insert(changes)
+_CHANGE = update(runs).where(runs.c.id == bindparam("run")).returning(runs)
+_OF_ATTEMPT = attempts.c.run_id == bindparam("run"), attempts.c.attempt == bindparam("number")
+_CHANGE_ATTEMPT = update(attempts).where(*_OF_ATTEMPT)
+_STARTED_AT = select(attempts.c.started_at).where(*_OF_ATTEMPT)
+_DELIVERY = select(run_data.c.spec["event_delivery"]).where(run_data.c.run_id == bindparam("run"))
 
 _S = OpRunState
 _UNHELD: Json = {"lease_until": None, "assigned_at": None}
@@ -36,39 +43,32 @@ def record(
 ) -> RunRow:
     """Append an event, change columns of the run with it, and return the new row."""
     state = _S(columns.get("state", run.state))
-    tx.conn.execute(
-        insert(events).values(
-            run_id=run.id,
-            id=run.event_count,
-            attempt=columns.get("current_attempt", run.current_attempt),
-            type=event_type,
-            time=tx.now,
-            msg=msg,
-            payload=payload or {},
-            state=state,
-        )
-    )
+    event: Json = {
+        "run_id": run.id,
+        "id": run.event_count,
+        "attempt": columns.get("current_attempt", run.current_attempt),
+        "type": event_type,
+        "time": tx.now,
+        "msg": msg,
+        "payload": payload or {},
+        "state": state,
+    }
+    tx.conn.execute(_APPEND, event)
     tx.wake.add(run_key(run.id))
     _publish(tx, run)
     if state != run.state:
         _tell_holder(tx, run, state)
-    tx.conn.execute(
-        update(runs)
-        .where(runs.c.id == run.id)
-        .values(event_count=run.event_count + 1, updated_at=tx.now, **columns)
-    )
-    return tx.conn.execute(select(runs).where(runs.c.id == run.id)).one()
+    if state.terminal:
+        tx.wake.add(end_key(run.id))
+    changed: Json = {"event_count": run.event_count + 1, "updated_at": tx.now, **columns}
+    return tx.conn.execute(_CHANGE, {"run": run.id, **changed}).one()
 
 
 def assign(tx: Tx, run: RunRow, worker_id: str | None, lease_until: float | None) -> RunRow:
     """Begin the next attempt; `worker_id` None is a run by hand, without a lease."""
     attempt = run.current_attempt + 1
-    tx.conn.execute(
-        insert(attempts).values(
-            run_id=run.id, attempt=attempt, worker_id=worker_id, state=_S.ASSIGNED, summary={}
-        )
-    )
-    tx.wake.add(DUE)
+    begun: Json = {"run_id": run.id, "attempt": attempt, "worker_id": worker_id}
+    tx.conn.execute(_BEGIN, begun | {"state": _S.ASSIGNED, "summary": {}})
     return record(
         tx,
         run,
@@ -88,7 +88,7 @@ def assign(tx: Tx, run: RunRow, worker_id: str | None, lease_until: float | None
 def start(tx: Tx, run: RunRow, msg: str | int, payload: Json) -> RunRow:
     """Go from ASSIGNED to RUNNING."""
     _allow(run, _S.RUNNING)
-    _change_attempt(tx, run, state=_S.RUNNING, started_at=tx.now)
+    change_attempt(tx, run, state=_S.RUNNING, started_at=tx.now)
     return record(tx, run, EventType.STARTED, msg, payload, state=_S.RUNNING)
 
 
@@ -111,7 +111,7 @@ def fail(
     if not retry or failures >= run.max_attempts:
         return run
     delay = RetryPolicy(run.max_attempts, run.backoff_s).delay_s(failures)
-    tx.wake.add(DUE)
+    tx.wake.add(DUE if delay else CLAIMS)
     return record(
         tx,
         run,
@@ -146,6 +146,7 @@ def requeue(tx: Tx, run: RunRow, reason: str, msg: str) -> RunRow:
     summary: Json = {"error_message": msg} | ({"reason": reason} if gone else {})
     ended = _end_attempt(tx, run, _S.FAILED if gone else _S.CANCELLED, summary)
     columns = ended | {"state": _S.PENDING, "progress": 0, "losses": losses}
+    tx.wake.add(CLAIMS)
     return record(tx, run, EventType.RETRIED, msg, {"reason": reason}, **columns)
 
 
@@ -201,17 +202,9 @@ def _allow(run: RunRow, state: OpRunState) -> None:
 
 def _publish(tx: Tx, run: RunRow) -> None:
     if run.topic:
-        spec = tx.conn.execute(
-            select(run_data.c.spec["event_delivery"]).where(run_data.c.run_id == run.id)
-        ).scalar_one()
-        tx.conn.execute(
-            insert(feed).values(
-                topic=run.topic,
-                run_id=run.id,
-                event_id=run.event_count,
-                attributes=spec["attributes"],
-            )
-        )
+        delivery: Json = tx.conn.execute(_DELIVERY, {"run": run.id}).scalar_one()
+        item: Json = {"topic": run.topic, "run_id": run.id, "event_id": run.event_count}
+        tx.conn.execute(_PUBLISH, item | {"attributes": delivery["attributes"]})
         tx.wake.add(feed_key(run.topic))
 
 
@@ -219,31 +212,25 @@ def _tell_holder(tx: Tx, run: RunRow, state: OpRunState) -> None:
     """Put news about a held run where its worker hears of it, unless it is the worker's own."""
     if run.worker_id is None or not _S(run.state).held or tx.actor == run.worker_id:
         return
-    tx.conn.execute(
-        insert(changes).values(worker_id=run.worker_id, run_id=run.id, state=state, time=tx.now)
-    )
+    news: Json = {"worker_id": run.worker_id, "run_id": run.id, "state": state, "time": tx.now}
+    tx.conn.execute(_TELL, news)
     tx.wake.add(worker_key(run.worker_id))
 
 
-def _change_attempt(tx: Tx, run: RunRow, **columns: Any) -> None:
-    tx.conn.execute(
-        update(attempts)
-        .where(attempts.c.run_id == run.id, attempts.c.attempt == run.current_attempt)
-        .values(**columns)
-    )
+def change_attempt(tx: Tx, run: RunRow, **columns: Any) -> None:
+    """Change columns of the current attempt."""
+    tx.conn.execute(_CHANGE_ATTEMPT, {"run": run.id, "number": run.current_attempt, **columns})
 
 
 def _end_attempt(tx: Tx, run: RunRow, state: OpRunState, summary: Json, **columns: Any) -> Json:
     """End the current attempt and return the columns of the run that change with it."""
-    started: float | None = tx.conn.scalar(
-        select(attempts.c.started_at).where(
-            attempts.c.run_id == run.id, attempts.c.attempt == run.current_attempt
-        )
-    )
+    current: Json = {"run": run.id, "number": run.current_attempt}
+    started: float | None = tx.conn.scalar(_STARTED_AT, current)
     measured = {} if started is None else {"duration_ms": max(0, round((tx.now - started) * 1000))}
     summary = measured | summary | {"worker_id": run.worker_id}
-    _change_attempt(tx, run, state=state, finished_at=tx.now, summary=summary, **columns)
-    tx.wake.add(CLAIMS)
+    change_attempt(tx, run, state=state, finished_at=tx.now, summary=summary, **columns)
+    if run.worker_id is not None:
+        tx.wake.add(room_key(run.worker_id))
     return {"state": state, "summary": summary} | _UNHELD
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, text, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from gyoza.models import OpRunState
@@ -17,6 +17,22 @@ from gyoza.server.wakeups import worker_key
 HELD = (OpRunState.ASSIGNED, OpRunState.RUNNING)
 KEEP_CHANGES_S = 24 * 3600.0
 
+_FIND = select(workers).where(workers.c.id == bindparam("worker"))
+_KNOWN = sqlite.insert(workers)
+_BEAT = _KNOWN.on_conflict_do_update(
+    index_elements=["id"],
+    set_={name: _KNOWN.excluded[name] for name in ("heartbeat", "last_seen")},
+).returning(workers)
+_MINE = runs.c.id.in_(bindparam("listed", expanding=True)), runs.c.worker_id == bindparam("worker")
+_STATES = select(runs.c.id, runs.c.state).where(*_MINE)
+_RENEW = update(runs).where(*_MINE, runs.c.state.in_(HELD))
+_CHANGES = (
+    select(changes)
+    .where(changes.c.worker_id == bindparam("worker"), changes.c.seq > bindparam("after"))
+    .order_by(changes.c.seq)
+)
+_LAST_CHANGE = text("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
+
 
 def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
     """Take a heartbeat: register the worker, renew its leases, answer with its runs' states.
@@ -30,21 +46,12 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
     """
     worker_id: str = heartbeat["worker_id"]
     before = _find(tx.conn, worker_id)
-    known = sqlite.insert(workers).values(
-        id=worker_id, heartbeat=heartbeat, first_seen=tx.now, last_seen=tx.now
-    )
-    tx.conn.execute(
-        known.on_conflict_do_update(
-            index_elements=["id"], set_={"heartbeat": heartbeat, "last_seen": tx.now}
-        )
-    )
+    told: Json = {"id": worker_id, "heartbeat": heartbeat}
+    now = tx.conn.execute(_BEAT, told | {"first_seen": tx.now, "last_seen": tx.now}).one()
     listed: list[str] = [op["id"] for op in heartbeat["running_ops"]]
-    tx.conn.execute(
-        update(runs)
-        .where(runs.c.worker_id == worker_id, runs.c.state.in_(HELD), runs.c.id.in_(listed))
-        .values(lease_until=tx.now + lease_s)
-    )
-    now = find_worker(tx.conn, worker_id)
+    if listed:
+        mine: Json = {"worker": worker_id, "listed": listed}
+        tx.conn.execute(_RENEW, {**mine, "lease_until": tx.now + lease_s})
     if before is not None and (_has_let_go(before, listed) or is_able(now) > is_able(before)):
         tx.wake.add(worker_key(worker_id))
     if heartbeat["draining"]:
@@ -53,7 +60,7 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
             _take_back_unlisted(tx, worker_id, listed)
     return {
         "lease_s": lease_s,
-        "states": _states(tx.conn, worker_id, listed),
+        "states": _states(tx.conn, worker_id, listed) if listed else {},
         "drain": bool(now.drain),
     }
 
@@ -75,10 +82,8 @@ def _take_back_unlisted(tx: Tx, worker_id: str, listed: list[str]) -> None:
 
 def _states(conn: Connection, worker_id: str, listed: list[str]) -> dict[str, str]:
     """Return the state of each listed run; PENDING for one this worker does not hold any more."""
-    mine = select(runs.c.id, runs.c.state).where(
-        runs.c.id.in_(listed), runs.c.worker_id == worker_id
-    )
-    known = {row.id: row.state for row in conn.execute(mine)}
+    mine = conn.execute(_STATES, {"worker": worker_id, "listed": listed})
+    known = {row.id: row.state for row in mine}
     return {run_id: known.get(run_id, OpRunState.PENDING.value) for run_id in listed}
 
 
@@ -95,7 +100,7 @@ def find_worker(conn: Connection, worker_id: str) -> Row[Any]:
 
 
 def _find(conn: Connection, worker_id: str) -> Row[Any] | None:
-    return conn.execute(select(workers).where(workers.c.id == worker_id)).one_or_none()
+    return conn.execute(_FIND, {"worker": worker_id}).one_or_none()
 
 
 def set_drain(tx: Tx, worker_id: str, *, drain: bool) -> None:
@@ -157,7 +162,7 @@ def _told(seconds: float) -> str | None:
 
 def last_change(conn: Connection) -> int:
     """Return the cursor of now: changes after it are news. It never goes back."""
-    return conn.scalar(text("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")) or 0
+    return conn.scalar(_LAST_CHANGE) or 0
 
 
 def check_cursor(conn: Connection, cursor: int) -> int:
@@ -170,11 +175,7 @@ def check_cursor(conn: Connection, cursor: int) -> int:
 
 def changes_after(conn: Connection, worker_id: str, after: int) -> tuple[dict[str, str], int]:
     """Return the newest state of each run that somebody else changed, and the next cursor."""
-    rows = conn.execute(
-        select(changes)
-        .where(changes.c.worker_id == worker_id, changes.c.seq > after)
-        .order_by(changes.c.seq)
-    ).all()
+    rows = conn.execute(_CHANGES, {"worker": worker_id, "after": after}).all()
     return {row.run_id: row.state for row in rows}, rows[-1].seq if rows else after
 
 

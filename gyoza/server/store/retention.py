@@ -1,0 +1,67 @@
+"""Retention: runs that ended long ago are deleted with all that is theirs, a few at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Integer, Row, delete, func, literal_column, select
+
+from gyoza.server.store.database import Tx
+from gyoza.server.store.schema import (
+    HAS_ENDED,
+    attempts,
+    events,
+    feed,
+    log_chunks,
+    run_data,
+    runs,
+)
+
+MAX_RUNS, MAX_EVENTS, MAX_CHUNKS = 100, 2_000, 100
+"""What one transaction deletes, more or less: others wait for it."""
+
+EVERY_S = 60.0
+"""Runs that end one after the other are deleted together."""
+
+
+def prune(tx: Tx, keep_s: float) -> float:
+    """Delete some of the runs that ended more than `keep_s` seconds ago.
+
+    Returns:
+        When to look again, in seconds since 1970; now, if there is more to delete.
+    """
+    ended = (
+        select(runs.c.id, runs.c.event_count)
+        .where(literal_column(HAS_ENDED), runs.c.updated_at <= tx.now - keep_s)
+        .order_by(runs.c.updated_at)
+        .limit(MAX_RUNS)
+    )
+    old = tx.conn.execute(ended).all()
+    if old:
+        _delete(tx, _some_of(old))
+        return tx.now
+    oldest = tx.conn.scalar(select(func.min(runs.c.updated_at)).where(literal_column(HAS_ENDED)))
+    # Nothing that ends from now on is due before what is there, or else before as long from now.
+    return max(min(oldest or tx.now, tx.now) + keep_s, tx.now + EVERY_S)
+
+
+def _some_of(old: Sequence[Row[Any, Any]]) -> list[str]:
+    ids: list[str] = []
+    count = 0
+    for run in old:
+        ids.append(run.id)
+        count += run.event_count
+        if count >= MAX_EVENTS:
+            break
+    return ids
+
+
+def _delete(tx: Tx, ids: list[str]) -> None:
+    rowid = literal_column("rowid", Integer)
+    some = select(rowid).select_from(log_chunks).where(log_chunks.c.run_id.in_(ids))
+    chunks = delete(log_chunks).where(rowid.in_(some.limit(MAX_CHUNKS)))
+    deleted = tx.conn.execute(chunks).rowcount
+    if deleted == MAX_CHUNKS:  # perhaps not all; the runs go once their logs are gone
+        return
+    for table in (feed, events, attempts, run_data):
+        tx.conn.execute(delete(table).where(table.c.run_id.in_(ids)))
+    tx.conn.execute(delete(runs).where(runs.c.id.in_(ids)))

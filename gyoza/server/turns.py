@@ -1,0 +1,84 @@
+"""Turns: how many requests are worked on at once.
+
+A server that works on all there are at once answers all of them late. So each waits for its turn,
+in order of arrival, and gives it up while it waits for news and as soon as its answer begins.
+Heartbeats need none: runs are not to change hands because others ask for much.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import cast
+
+import trio
+from fastapi import Request
+from starlette.types import Message, Scope, Send
+
+HEARTBEAT = "/workers/heartbeat"
+KEY = "gyoza.turn"
+"""Where the scope of a request keeps its turn."""
+
+
+class Turn:
+    """One request's turn, which it can give up and take again."""
+
+    def __init__(self, free: trio.Semaphore) -> None:
+        self._free = free
+        self._taken = False
+
+    async def take(self) -> None:
+        """Wait for it; once is enough."""
+        if not self._taken:
+            await self._free.acquire()
+            self._taken = True
+
+    def give_up(self) -> None:
+        """Let the next one have it."""
+        if self._taken:
+            self._taken = False
+            self._free.release()
+
+
+class NoTurn(Turn):
+    """That of a request that needs none."""
+
+    def __init__(self) -> None:
+        super().__init__(trio.Semaphore(0))
+
+    async def take(self) -> None:
+        """Go on at once."""
+
+
+class Turns:
+    """The turns of a server.
+
+    Args:
+        at_once: How many requests have one at a time.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._free = trio.Semaphore(at_once)
+
+    @contextmanager
+    def of(self, scope: Scope) -> Generator[Turn]:
+        """Give a request a turn of its own, not taken yet, which ends with the block."""
+        needs_none = scope["path"] == HEARTBEAT
+        turn = scope[KEY] = NoTurn() if needs_none else Turn(self._free)
+        try:
+            yield turn
+        finally:
+            turn.give_up()
+
+
+def until_answered(turn: Turn, send: Send) -> Send:
+    """Return a `send` that gives the turn up: an answer takes as long as its reader likes."""
+
+    async def send_and_give_up(message: Message) -> None:
+        turn.give_up()
+        await send(message)
+
+    return send_and_give_up
+
+
+def turn_of(request: Request) -> Turn:
+    """Return the turn of a request."""
+    return cast("Turn", request.scope[KEY])
