@@ -1,4 +1,4 @@
-"""Waiting longer after every failure in a row."""
+"""How long to wait: longer after every failure in a row, and not all for the same time."""
 
 import random
 
@@ -6,6 +6,11 @@ import trio
 
 FIRST_S = 0.5
 CAP_S = 30.0
+
+
+def spread(seconds: float) -> float:
+    """Return up to half less: workers that began together are not to ask together for ever."""
+    return seconds * random.uniform(0.5, 1.0)
 
 
 class Backoff:
@@ -16,7 +21,7 @@ class Backoff:
 
     async def wait(self, unless: trio.Event | None = None) -> None:
         """Wait for the next period, or until `unless` is set."""
-        with trio.move_on_after(self._bound * random.uniform(0.5, 1.0)):
+        with trio.move_on_after(spread(self._bound)):
             await (trio.Event() if unless is None else unless).wait()
         self._bound = min(self._bound * 2, CAP_S)
 

@@ -2,7 +2,6 @@
 
 import os
 import ssl
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,24 @@ async def waits_and_reads_that_are_cancelled_leave_no_thread(
                 nursery.start_soon(stream.receive)
         with trio.fail_after(5):
             await trio.testing.wait_all_threads_completed()
+
+
+@pytest.mark.docker
+async def test_a_container_that_runs_holds_no_thread(docker_bench: Bench) -> None:
+    engine = docker_bench.engine
+    with trio.fail_after(SLOW):
+        async with (
+            docker_bench.created("sleeps") as container_id,
+            engine.attach(container_id) as stream,
+            trio.open_nursery() as nursery,
+        ):
+            await engine.start(container_id)
+            nursery.start_soon(engine.wait, container_id)
+            assert b"ready" in await stream.receive()
+            nursery.start_soon(stream.receive)
+            await trio.testing.wait_all_threads_completed()
+            assert (await trio.to_thread.run_sync(inspect, container_id))["State"]["Running"]
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.docker
@@ -92,21 +109,6 @@ async def test_cancelled_waits_and_reads_leave_no_thread(docker_bench: Bench) ->
             await waits_and_reads_that_are_cancelled_leave_no_thread(
                 docker_bench.engine, container_id
             )
-
-
-@pytest.fixture
-async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Proxy]:
-    """A relay to the engine, to which DOCKER_HOST points."""
-    async with open_proxy(connect_to_engine) as proxy:
-        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{proxy.port}")
-        yield proxy
-
-
-@pytest.fixture
-async def bench_behind_proxy(proxy: Proxy, busybox_image: str) -> AsyncGenerator[Bench]:
-    """The real engine by way of the relay."""
-    async with open_docker_engine(deadline_s=5) as engine:
-        yield Bench(engine, busybox_image)
 
 
 @pytest.mark.docker

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -14,16 +13,6 @@ from tests.containers.bench import demultiplexed
 STAMP = b"2026-01-02T03:04:05.000000006+02:00 "
 
 
-class Blocks:
-    """A body that arrives in these blocks."""
-
-    def __init__(self, blocks: list[bytes]) -> None:
-        self._blocks = blocks
-
-    def read1(self, size: int, /) -> bytes:
-        return self._blocks.pop(0) if self._blocks else b""
-
-
 def frame(stream: int, piece: bytes) -> bytes:
     return HEADER.pack(stream, len(STAMP + piece)) + STAMP + piece
 
@@ -33,13 +22,8 @@ def chunked(*chunks: bytes) -> bytes:
 
 
 def read(body: list[bytes]) -> tuple[bytes, bytes]:
-    log = KeptLog(Chunks(Blocks(body)))
-
-    def blocks() -> Iterator[bytes]:
-        while block := log.read1(1):
-            yield block
-
-    return demultiplexed(b"".join(blocks()))
+    chunks, log = Chunks(), KeptLog()
+    return demultiplexed(b"".join(log.feed(chunks.feed(block)) for block in body))
 
 
 LOG = chunked(
@@ -87,5 +71,12 @@ def test_what_the_engine_says_of_its_own_trouble_is_no_output(
 
 
 def test_a_body_without_its_last_chunk_is_not_whole() -> None:
-    with pytest.raises(EOFError):
-        read([LOG[:-5]])
+    for body, whole in ((LOG[:-5], False), (LOG, True)):
+        chunks = Chunks()
+        chunks.feed(body)
+        assert chunks.ended is whole
+
+
+def test_what_is_not_in_chunks_is_refused() -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        Chunks().feed(b"one\r\n")

@@ -11,7 +11,7 @@ import trio.testing
 from gyoza.worker.containers.docker_engine import open_docker_engine
 from gyoza.worker.containers.engine import ContainerExit
 from gyoza.worker.errors import EngineUnavailable
-from tests.containers.bench import Bench
+from tests.containers.bench import Bench, read_to_end
 from tests.containers.daemon import connect_to_engine
 from tests.containers.proxy import open_proxy
 from tests.support.authority import Authority, Files
@@ -174,7 +174,7 @@ async def test_the_whole_way_of_a_container_goes_over_tls(
                             output += part
                     assert await engine.wait(container) == ContainerExit(0)
                     async with engine.logs(container, follow=False) as kept:
-                        assert b"asked" in await kept.receive()
+                        assert b"asked" in await read_to_end(kept)
                 finally:
                     with trio.move_on_after(10, shield=True):
                         await engine.remove(container)

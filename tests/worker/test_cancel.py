@@ -122,6 +122,7 @@ async def test_a_cancel_before_the_container_runs_finishes_only_the_call_under_w
             with engine.hold(phase) as gate:
                 server.submit(RUN, "sleeper")
                 await gate.reached.wait()
+                await server.wait_for_event("STARTED", RUN)
                 await cancel_here(server, worker)
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)

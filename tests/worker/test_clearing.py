@@ -15,6 +15,8 @@ from gyoza.worker.op_io.op_dir import remove_op_dir
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
 
+RunOp = Callable[..., Awaitable[None]]
+
 NAME = ContainerIdentity("w1", "run-1", 1).cleanup_name
 
 
@@ -25,13 +27,20 @@ async def leave_folders(container: FakeContainer) -> int:
     return 0
 
 
+async def leave_folders_and_go_on(container: FakeContainer) -> int:
+    await leave_folders(container)
+    await container.stdout(b'::gyoza::{"type": "INFO", "msg": "left"}\n')
+    await trio.sleep_forever()
+    return 0
+
+
 @pytest.fixture
 def run_op(
     server: SmallServer,
     engine: FakeContainerEngine,
     start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[], Awaitable[None]]:
+) -> RunOp:
     """Return what runs the op on a worker that can remove no folder with a folder in it."""
 
     def remove_if_allowed(folder: Path) -> None:
@@ -41,24 +50,29 @@ def run_op(
 
     monkeypatch.setattr(cleanup_op_dir, "remove_op_dir", remove_if_allowed)
     engine.add_image("leaves-folders", leave_folders)
+    engine.add_image("goes-on", leave_folders_and_go_on)
 
-    async def run() -> None:
-        server.submit("run-1", "leaves-folders")
+    async def run(*, cancelled: bool = False) -> None:
+        server.submit("run-1", "goes-on" if cancelled else "leaves-folders")
         with trio.fail_after(10):
             async with start_worker() as worker:
-                await server.wait_for_event("COMPLETED", "run-1")
+                await server.wait_for_event("INFO" if cancelled else "COMPLETED", "run-1")
+                if cancelled:
+                    server.cancel("run-1")
                 await end_of(worker, "run-1")
         assert not engine.containers
 
     return run
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
 async def test_the_engine_clears_what_the_worker_may_not_remove(
     engine: FakeContainerEngine,
-    run_op: Callable[[], Awaitable[None]],
+    run_op: RunOp,
     caplog: pytest.LogCaptureFixture,
+    cancelled: bool,
 ) -> None:
-    await run_op()
+    await run_op(cancelled=cancelled)
     assert ("replace_folders", NAME) in engine.calls
     assert ("start", NAME) not in engine.calls
     assert "by hand" not in caplog.text
@@ -66,7 +80,7 @@ async def test_the_engine_clears_what_the_worker_may_not_remove(
 
 async def test_the_container_for_it_of_an_earlier_life_is_not_in_the_way(
     engine: FakeContainerEngine,
-    run_op: Callable[[], Awaitable[None]],
+    run_op: RunOp,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engine.add_image("any")
@@ -77,7 +91,7 @@ async def test_the_container_for_it_of_an_earlier_life_is_not_in_the_way(
 
 async def test_an_engine_that_refuses_it_leaves_the_folder_to_a_person(
     engine: FakeContainerEngine,
-    run_op: Callable[[], Awaitable[None]],
+    run_op: RunOp,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engine.failures["replace_folders"] = EngineError("The engine refused.")

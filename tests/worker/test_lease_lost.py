@@ -63,7 +63,7 @@ async def test_no_container_starts_for_a_run_whose_start_the_server_refuses(
                 await gate.reached.wait()
             await end_of(worker, RUN)
             assert_nothing_is_left(worker, engine)
-    assert not called(engine, "create")
+    assert not called(engine, "start")
     assert not server.events
     assert RELEASE not in server.requests
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,18 @@ def disks(monkeypatch: pytest.MonkeyPatch) -> Disks:
     return disks
 
 
+@asynccontextmanager
+async def watched_engine() -> AsyncGenerator[tuple[FakeContainerEngine, Readiness, EngineWatch]]:
+    """An engine with a watch that asks it and listens to it."""
+    async with open_fake_engine() as engine, trio.open_nursery() as nursery:
+        readiness = Readiness()
+        watch = EngineWatch(engine, readiness)
+        nursery.start_soon(watch.serve)
+        nursery.start_soon(watch.hear_exits)
+        yield engine, readiness, watch
+        nursery.cancel_scope.cancel()
+
+
 async def test_claims_wait_until_every_obstacle_is_gone() -> None:
     readiness = Readiness()
     await readiness.wait()
@@ -66,10 +79,7 @@ async def test_claims_wait_until_every_obstacle_is_gone() -> None:
 async def test_the_engine_watch_says_once_that_the_engine_goes_and_that_it_is_back(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    readiness = Readiness()
-    async with open_fake_engine() as engine, trio.open_nursery() as nursery:
-        watch = EngineWatch(engine, readiness)
-        nursery.start_soon(watch.serve)
+    async with watched_engine() as (engine, readiness, watch):
         await readiness.wait({Obstacle.ENGINE})
         with caplog.at_level(logging.INFO):
             engine.unavailable = True
@@ -81,7 +91,6 @@ async def test_the_engine_watch_says_once_that_the_engine_goes_and_that_it_is_ba
         await readiness.wait()
         assert watch.up
         await trio.sleep(25)
-        nursery.cancel_scope.cancel()
     assert caplog.text.count("Nothing is claimed") == 1
     assert caplog.text.count("answers again") == 1
 
@@ -89,10 +98,7 @@ async def test_the_engine_watch_says_once_that_the_engine_goes_and_that_it_is_ba
 async def test_an_engine_that_is_frozen_counts_as_away_after_five_seconds(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_fake_engine() as engine, trio.open_nursery() as nursery:
-        readiness = Readiness()
-        watch = EngineWatch(engine, readiness)
-        nursery.start_soon(watch.serve)
+    async with watched_engine() as (engine, readiness, watch):
         with engine.hold("info") as gate:
             await gate.reached.wait()
             asked_at = trio.current_time()
@@ -102,14 +108,25 @@ async def test_an_engine_that_is_frozen_counts_as_away_after_five_seconds(
             assert not watch.up
         await readiness.wait({Obstacle.ENGINE})
         assert trio.current_time() - asked_at < engine_watch.PERIOD_S
-        nursery.cancel_scope.cancel()
+
+
+async def test_an_engine_that_stops_telling_of_exits_is_asked_at_once_each_time(
+    autojump_clock: MockClock,
+) -> None:
+    async with watched_engine() as (engine, readiness, watch):
+        for _ in range(3):
+            await trio.sleep(1.5 * engine_watch.PERIOD_S)
+            gone_at = trio.current_time()
+            engine.unavailable = True
+            while watch.up:
+                await readiness.changed.wait()
+            assert trio.current_time() == gone_at
+            engine.unavailable = False
+            await readiness.wait({Obstacle.ENGINE})
 
 
 async def test_a_doubt_has_the_engine_asked_at_once(autojump_clock: MockClock) -> None:
-    async with open_fake_engine() as engine, trio.open_nursery() as nursery:
-        readiness = Readiness()
-        watch = EngineWatch(engine, readiness)
-        nursery.start_soon(watch.serve)
+    async with watched_engine() as (engine, readiness, watch):
         engine.failures["info"] = EngineError("Broken.")
         doubted_at = trio.current_time()
         with readiness.required() as scope:
@@ -117,7 +134,6 @@ async def test_a_doubt_has_the_engine_asked_at_once(autojump_clock: MockClock) -
             await trio.sleep_forever()
         assert scope.cancelled_caught
         assert trio.current_time() == doubted_at
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_heartbeat_says_at_once_that_the_engine_goes_and_that_it_is_back(

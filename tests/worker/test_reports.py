@@ -1,5 +1,6 @@
 """What reaches the server of a run: events in order and once, logs by offset, through failures."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker import backoff
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.logs.events import OpEvent
-from gyoza.worker.reports import events
+from gyoza.worker.reports import events, logs
 from gyoza.worker.reports.events import EventReporter
 from gyoza.worker.run_record import Position, RunRecord
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
 
 EVENTS = "/runs/run-1/events"
+BATCH = "/runs/run-1/events/batch"
 LOGS = "/runs/run-1/logs"
 
 
@@ -30,9 +32,12 @@ async def chat(container: FakeContainer) -> int:
 
 
 async def complete(
-    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    op: Callable[[FakeContainer], Awaitable[int]] = chat,
 ) -> None:
-    engine.add_image("chat", chat)
+    engine.add_image("chat", op)
     server.submit("run-1", "chat")
     with trio.fail_after(10):
         async with start_worker() as worker:
@@ -57,6 +62,29 @@ async def test_a_server_that_keeps_no_logs_is_asked_once(
     await complete(server, engine, start_worker)
     assert server.requests.count(f"POST {LOGS}") == 1
     assert server.runs["run-1"]["state"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("status", [404, 405, 422])
+async def test_much_text_goes_as_json_to_a_server_that_does_not_take_it_as_it_is(
+    status: int,
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def write_twice(container: FakeContainer) -> int:
+        for text in ("one\n", "two\n"):
+            await container.stdout(text.encode())
+            await server.wait_until(lambda text=text: server.logs.get("run-1", "").endswith(text))
+        return 0
+
+    monkeypatch.setattr(logs, "PLAIN_FROM", 1)
+    server.keeps_logs = True
+    server.refuse("PUT", LOGS, status, "No such thing.")
+    await complete(server, engine, start_worker, write_twice)
+    told = [request for request in server.requests if request.endswith("/logs")]
+    assert told == [f"PUT {LOGS}", f"POST {LOGS}", f"POST {LOGS}"]
+    assert server.logs["run-1"] == "one\ntwo\n"
 
 
 async def test_a_refused_log_is_cut_and_the_run_completes(
@@ -131,12 +159,7 @@ async def test_a_failure_that_the_server_no_longer_wants_is_left_out(
         return 1
 
     server.refuse_type("FAILED", 409, "It has ended.")
-    engine.add_image("failing", fail)
-    server.submit("run-1", "failing")
-    with trio.fail_after(10):
-        async with start_worker() as worker:
-            await server.wait_for_event("STARTED", "run-1")
-            await end_of(worker, "run-1")
+    await complete(server, engine, start_worker, fail)
     assert [e["type"] for e in server.events] == ["STARTED"]
 
 
@@ -261,7 +284,7 @@ async def test_of_waiting_progress_only_the_latest_is_sent_wherever_it_waits(
 async def test_progress_is_paced_and_the_end_waits_for_none(
     server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "PROGRESS_S", 3600)
+    monkeypatch.setattr(events, "PACE_S", 3600)
     server.submit("run-1", "any")
     async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
         reporter = reporter_of(client, begin(tmp_path))
@@ -281,7 +304,7 @@ async def test_progress_is_paced_and_the_end_waits_for_none(
 async def test_progress_goes_out_once_it_is_due_and_what_follows_goes_after_it(
     server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "PROGRESS_S", 0.01)
+    monkeypatch.setattr(events, "PACE_S", 0.01)
     server.submit("run-1", "any")
     async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
         reporter = reporter_of(client, begin(tmp_path))
@@ -309,6 +332,94 @@ async def test_of_waiting_progress_only_the_latest_is_sent(
             await reporter.confirm(EventType.COMPLETED, "completed")
         nursery.cancel_scope.cancel()
     assert [e["msg"] for e in server.events] == [99, "completed"]
+
+
+async def tell_five(server: SmallServer, tmp_path: Path) -> RunRecord:
+    """Report five events that wait at once, and the end."""
+    server.submit("run-1", "any")
+    record = begin(tmp_path)
+    async with AsyncGyozaClient(server.url, "key") as client:
+        reporter = reporter_of(client, record)
+        told = reporter.admit([OpEvent("INFO", f"news {n}", {"n": n}) for n in range(4)])
+        record.note_output("", [r.fact for r in told], Position(events=reporter.counted))
+        reporter.put(*told)
+        reporter.note(EventType.PROGRESS, 50)
+        await send_all(reporter)
+    return record
+
+
+FIVE = [*(f"news {n}" for n in range(4)), 50, "the end"]
+
+
+async def test_events_that_wait_go_in_one_request(server: SmallServer, tmp_path: Path) -> None:
+    server.keeps_batches = True
+    record = await tell_five(server, tmp_path)
+    assert server.requests == [f"POST {BATCH}", f"POST {EVENTS}"]
+    assert [e["msg"] for e in server.events] == FIVE
+    assert server.events[1]["payload"] == {"n": 1}
+    assert is_rising(server)
+    again = reopen(record)
+    assert again.unsent == [again.end]  # told once more, which is harmless
+    again.close()
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 422])
+async def test_a_server_that_takes_no_batches_gets_the_events_one_by_one(
+    status: int, server: SmallServer, tmp_path: Path
+) -> None:
+    server.refuse("POST", BATCH, status, "No such thing.")
+    (await tell_five(server, tmp_path)).close()
+    assert server.requests == [f"POST {BATCH}", *[f"POST {EVENTS}"] * 6]
+    assert [e["msg"] for e in server.events] == FIVE
+    assert is_rising(server)
+
+
+async def test_a_server_that_refused_a_batch_is_sent_no_other(
+    server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BATCH", 2)
+    (await tell_five(server, tmp_path)).close()
+    assert server.requests.count(f"POST {BATCH}") == 1
+    assert [e["msg"] for e in server.events] == FIVE
+
+
+async def test_a_batch_holds_no_more_than_a_server_takes(
+    server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BATCH", 3)
+    server.keeps_batches = True
+    (await tell_five(server, tmp_path)).close()
+    assert server.requests == [f"POST {BATCH}", f"POST {BATCH}", f"POST {EVENTS}"]
+    assert [e["msg"] for e in server.events] == FIVE
+
+
+async def test_a_batch_is_sent_again_until_it_is_taken(
+    server: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "REPORT", replace(REPORT, tries=1))
+    monkeypatch.setattr(backoff, "FIRST_S", 0.02)
+    server.keeps_batches = True
+    server.refuse("POST", BATCH, 503, "Later.", times=2)
+    (await tell_five(server, tmp_path)).close()
+    assert server.requests.count(f"POST {BATCH}") == 3
+    assert [e["msg"] for e in server.events] == FIVE
+
+
+async def test_a_batch_of_an_attempt_that_is_lost_loses_it(
+    server: SmallServer, tmp_path: Path
+) -> None:
+    server.submit("run-1", "any")
+    for path in (BATCH, EVENTS):
+        server.refuse("POST", path, 409, "Not yours.")
+    async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
+        reporter = reporter_of(client, begin(tmp_path))
+        for number in range(3):
+            reporter.note(EventType.INFO, f"news {number}")
+        nursery.start_soon(reporter.serve)
+        with trio.fail_after(5):
+            await reporter.lost.wait()
+        nursery.cancel_scope.cancel()
+    assert server.events == []
 
 
 @pytest.mark.row("server-away")
@@ -339,10 +450,5 @@ async def test_of_progress_told_in_one_breath_only_the_latest_is_sent(
         await container.stdout("".join(lines).encode())
         return 0
 
-    engine.add_image("chat", hurry)
-    server.submit("run-1", "chat")
-    with trio.fail_after(10):
-        async with start_worker() as worker:
-            await server.wait_for_event("COMPLETED", "run-1")
-            await end_of(worker, "run-1")
+    await complete(server, engine, start_worker, hurry)
     assert [e["msg"] for e in server.events] == ["started", 99, "completed"]

@@ -44,25 +44,29 @@ class Call:
     async def run(self, function: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
         """Return what `function` returns in a thread; a cancel ends the call and the thread."""
         token = trio.lowlevel.current_trio_token()
-        started = threading.Event()
-        finished = trio.Event()
+        started = finished = False
+        let_go = trio.Event()
 
         def in_thread() -> T:
-            started.set()
+            nonlocal started, finished
+            started = True
             _current.set(self)
             try:
                 return function()
             finally:
-                with suppress(trio.RunFinishedError):
-                    token.run_sync_soon(finished.set)
+                with self._lock:
+                    finished, awaited = True, self._ended
+                if awaited:
+                    with suppress(trio.RunFinishedError):
+                        token.run_sync_soon(let_go.set)
 
         try:
             return await trio.to_thread.run_sync(in_thread, abandon_on_cancel=True, limiter=limiter)
         except trio.Cancelled:
             self.end()
-            if started.is_set():
+            if started and not finished:
                 with trio.move_on_after(PATIENCE_S, shield=True):
-                    await finished.wait()
+                    await let_go.wait()
             raise
 
     def connected(self, connection: socket.socket) -> None:
@@ -78,12 +82,6 @@ class Call:
             self._response = response
             if self._ended:
                 response.close()
-
-    def read_without_timeout(self) -> None:
-        """Let later reads wait for as long as it takes."""
-        with self._lock:
-            if self._socket is not None:
-                self._socket.settimeout(None)
 
     def is_hung_up(self) -> bool:
         """Return whether the other side has closed the connection; nobody may be reading."""

@@ -17,6 +17,7 @@ import urllib3.exceptions
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 
 from gyoza.worker.containers.docker_call import tell_calls
+from gyoza.worker.containers.docker_http import EngineHttp
 from gyoza.worker.errors import (
     ContainerNotFound,
     EngineError,
@@ -34,8 +35,8 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 OUTAGES = ("unavailable", "transport is closing", "context canceled", "ttrpc: closed")
 
 
-def connect(timeout_s: float, pool_size: int) -> Any:
-    """Return a `docker.APIClient` for the engine that the Docker variables name.
+def connect(timeout_s: float, pool_size: int) -> EngineHttp:
+    """Return a client for the engine that the Docker variables name.
 
     It speaks the API version of the engine, and ends the connection after every request: none is
     found broken after a restart of the engine, and each can be shut down by its `Call`.
@@ -68,31 +69,7 @@ def connect(timeout_s: float, pool_size: int) -> Any:
 
     asker = client_for(MINIMUM_DOCKER_API_VERSION)
     version: str = asker.version(api_version=False)["ApiVersion"]
-    return client_for(version)
-
-
-def post(client: Any, path: str, params: dict[str, Any], **options: Any) -> requests.Response:
-    """Send a POST request; see `send`."""
-    return send(client, "POST", path, params, **options)
-
-
-def send(
-    client: Any, method: str, path: str, params: dict[str, Any], **options: Any
-) -> requests.Response:
-    """Send a request and return the response when its head has arrived; the body may last.
-
-    Raises:
-        docker.errors.APIError: If the engine refuses.
-    """
-    url = f"{client.base_url}/v{client.api_version}{path}"
-    options.setdefault("timeout", client.timeout)
-    response: requests.Response = client.request(method, url, params=params, stream=True, **options)
-    try:
-        response.raise_for_status()
-    except requests.HTTPError as error:
-        with response:
-            _errors.create_api_error_from_http_exception(error)
-    return response
+    return EngineHttp(client_for(version), client_for(version))
 
 
 @contextmanager
@@ -110,11 +87,11 @@ def own_errors(host: str) -> Generator[None]:
         raise EngineUnavailable(f"The Docker settings cannot be used: {error}") from error
 
 
-def registry_headers(client: Any, repository: str) -> dict[str, str]:
+def registry_headers(docker_py: Any, repository: str) -> dict[str, str]:
     """Return the headers that carry what `docker login` stored for the image's registry."""
-    client.reload_config()  # so that a login of today counts
+    docker_py.reload_config()  # so that a login of today counts
     registry, _ = _auth.resolve_repository_name(repository)
-    header = _auth.get_config_header(client, registry)
+    header = _auth.get_config_header(docker_py, registry)
     return {"X-Registry-Auth": header} if header else {}
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import docker.errors
 import trio
 
-from gyoza.worker.containers.docker_client import post, registry_headers, words_of
+from gyoza.worker.containers.docker_client import registry_headers, words_of
+from gyoza.worker.containers.docker_exits import Exits
 from gyoza.worker.containers.docker_files import replace_folders
+from gyoza.worker.containers.docker_http import EngineHttp
 from gyoza.worker.containers.docker_pull import pull_error, read_pull, split_reference
 from gyoza.worker.containers.docker_requests import container_body, refuse_sockets
 from gyoza.worker.containers.docker_streams import attach, logs
@@ -60,6 +62,7 @@ class DockerEngine:
 
     def __init__(self, concurrency: int = 200, deadline_s: float = 30.0) -> None:
         self._docker = DockerThreads(concurrency, deadline_s)
+        self._exits = Exits()
 
     def close(self) -> None:
         """Release the client; no connection outlives its call anyway."""
@@ -67,16 +70,16 @@ class DockerEngine:
 
     async def info(self) -> EngineInfo:
         """See `ContainerEngine.info`."""
-        info = await self._docker.ask(lambda client: client.info())
+        info = await self._docker.ask(lambda client: client.docker_py.info())
         unlimited = tuple(what for what, limit in LIMITS.items() if not info.get(limit, True))
         return EngineInfo(info["ServerVersion"], info["DockerRootDir"], unlimited)
 
     async def find_image(self, image: str) -> ImageInfo | None:
         """See `ContainerEngine.find_image`."""
 
-        def find(client: Any) -> Any:
+        def find(client: EngineHttp) -> Any:
             try:
-                return client.inspect_image(image)
+                return client.ask("GET", f"/images/{image}/json")
             except _errors.APIError as error:
                 if error.status_code in (400, 404):
                     return None
@@ -88,9 +91,9 @@ class DockerEngine:
     async def image_labels(self, image: str) -> dict[str, str]:
         """Return the labels of a local image; empty if there is none."""
 
-        def read(client: Any) -> dict[str, str]:
+        def read(client: EngineHttp) -> dict[str, str]:
             try:
-                return client.inspect_image(image)["Config"]["Labels"] or {}
+                return client.docker_py.inspect_image(image)["Config"]["Labels"] or {}
             except _errors.NotFound:
                 return {}
 
@@ -106,16 +109,18 @@ class DockerEngine:
         """
         name, _, tag = image.rpartition(":")
         await self._docker.ask(
-            lambda client: client.import_image_from_file(str(archive), name, tag, changes),
+            lambda client: client.docker_py.import_image_from_file(
+                str(archive), name, tag, changes
+            ),
             slow=True,
         )
 
     async def remove_image(self, image: str) -> None:
         """Remove a name of an image, and the image with its last name; nothing if absent."""
 
-        def remove(client: Any) -> None:
+        def remove(client: EngineHttp) -> None:
             with suppress(_errors.NotFound):
-                client.remove_image(image, force=True)
+                client.docker_py.remove_image(image, force=True)
 
         await self._docker.ask(remove, slow=True)
 
@@ -125,17 +130,18 @@ class DockerEngine:
         def tell(sentence: str) -> None:
             trio.from_thread.run_sync(on_progress, sentence)
 
-        def pull(client: Any) -> None:
+        def pull(client: EngineHttp) -> None:
             repository, tag = split_reference(image)
             params = {"fromImage": repository, "tag": tag}
-            timeout = (client.timeout, None)
             try:
-                headers = registry_headers(client, repository)
-                response = post(client, "/images/create", params, headers=headers, timeout=timeout)
+                headers = registry_headers(client.docker_py, repository)
+                response = client.send(
+                    "POST", "/images/create", params, headers=headers, endless=True
+                )
             except (_errors.APIError, _errors.InvalidRepository) as error:
                 raise pull_error(image, words_of(error)) from error
             with response:
-                read_pull(image, map(json.loads, response.iter_lines()), tell)
+                read_pull(image, map(json.loads, response), tell)
 
         await self._docker.run(pull, self._docker.pulls)
 
@@ -145,7 +151,7 @@ class DockerEngine:
         refuse_sockets(spec.volumes, self._docker.host)
         body = container_body(spec)
         created = await self._docker.ask(
-            lambda client: client.create_container_from_config(body, spec.name),
+            lambda client: client.ask("POST", "/containers/create", {"name": spec.name}, body),
             slow=True,
             shield=True,
         )
@@ -164,27 +170,35 @@ class DockerEngine:
 
     async def start(self, container_id: str) -> None:
         """See `ContainerEngine.start`."""
-        await self._docker.ask(lambda client: client.start(container_id), slow=True)
+        await self._docker.ask(
+            lambda client: client.ask("POST", f"/containers/{container_id}/start"), slow=True
+        )
 
     async def wait(self, container_id: str) -> ContainerExit:
         """See `ContainerEngine.wait`."""
-        return await wait_for_exit(self._docker, container_id)
+        return await wait_for_exit(self._docker, self._exits, container_id)
+
+    async def hear_exits(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """See `ContainerEngine.hear_exits`."""
+        await self._exits.hear(self._docker, task_status)
 
     async def ask_to_stop(self, container_id: str) -> None:
         """See `ContainerEngine.ask_to_stop`."""
 
-        def stop(client: Any) -> None:
-            config = client.inspect_container(container_id)["Config"]
-            client.kill(container_id, config.get("StopSignal") or "SIGTERM")
+        def stop(client: EngineHttp) -> None:
+            config = client.ask("GET", f"/containers/{container_id}/json")["Config"]
+            _kill(client, container_id, config.get("StopSignal") or "SIGTERM")
 
         await self._signal(stop)
 
     async def kill(self, container_id: str) -> None:
         """See `ContainerEngine.kill`."""
-        await self._signal(lambda client: client.kill(container_id, "SIGKILL"))
+        await self._signal(lambda client: _kill(client, container_id, "SIGKILL"))
 
-    async def _signal(self, send: Callable[[Any], None]) -> None:
-        def send_if_running(client: Any) -> None:
+    async def _signal(self, send: Callable[[EngineHttp], None]) -> None:
+        def send_if_running(client: EngineHttp) -> None:
             try:
                 send(client)
             except _errors.APIError as error:
@@ -196,20 +210,19 @@ class DockerEngine:
     async def remove(self, container_id: str) -> None:
         """See `ContainerEngine.remove`; the container's name will do as well as its id."""
 
-        def remove(client: Any) -> None:
+        def remove(client: EngineHttp) -> None:
+            path = f"/containers/{container_id}"
             while True:
                 try:
-                    return client.remove_container(container_id, v=True, force=True)
+                    return client.ask("DELETE", path, {"v": True, "force": True})
                 except _errors.NotFound:
                     return None
                 except _errors.APIError as error:
                     if error.status_code != 409:
                         raise
                 # Somebody else is removing it: wait until it is gone, and make sure.
-                path, until = f"/containers/{container_id}/wait", {"condition": "removed"}
                 try:
-                    with post(client, path, until) as response:
-                        _ = response.content
+                    client.ask("POST", f"{path}/wait", {"condition": "removed"})
                 except _errors.NotFound:
                     return None
 
@@ -224,10 +237,13 @@ class DockerEngine:
     async def list(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """See `ContainerEngine.list`."""
         wanted = [f"{name}={value}" if value else name for name, value in labels.items()]
-        found = await self._docker.ask(
-            lambda client: client.containers(all=True, filters={"label": wanted})
-        )
+        which = {"all": 1, "filters": json.dumps({"label": wanted})}
+        found = await self._docker.ask(lambda client: client.ask("GET", "/containers/json", which))
         return [_container_info(container) for container in found]
+
+
+def _kill(client: EngineHttp, container_id: str, signal: str) -> None:
+    client.ask("POST", f"/containers/{container_id}/kill", {"signal": signal})
 
 
 def _pulled_digests(image: dict[str, Any]) -> list[str]:

@@ -8,14 +8,13 @@ the engine removes that folder with all that is in it.
 import io
 import posixpath
 import tarfile
-from typing import Any
 
-from gyoza.worker.containers.docker_client import send
+from gyoza.worker.containers.docker_http import EngineHttp
 
 NAMES_AT_ONCE = 1000
 
 
-def replace_folders(client: Any, container_id: str, folder: str, names: list[str]) -> None:
+def replace_folders(client: EngineHttp, container_id: str, folder: str, names: list[str]) -> None:
     """See `ContainerEngine.replace_folders`."""
     parent, name = posixpath.split(folder)
     _unpack(client, container_id, parent, tarfile.DIRTYPE, [name])
@@ -24,7 +23,9 @@ def replace_folders(client: Any, container_id: str, folder: str, names: list[str
         _unpack(client, container_id, folder, tarfile.REGTYPE, part)
 
 
-def _unpack(client: Any, container_id: str, path: str, kind: bytes, names: list[str]) -> None:
+def _unpack(
+    client: EngineHttp, container_id: str, path: str, kind: bytes, names: list[str]
+) -> None:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name in names:
@@ -33,5 +34,4 @@ def _unpack(client: Any, container_id: str, path: str, kind: bytes, names: list[
             archive.addfile(entry)
     headers = {"Content-Type": "application/x-tar"}
     target = f"/containers/{container_id}/archive"
-    with send(client, "PUT", target, {"path": path}, data=data.getvalue(), headers=headers):
-        pass
+    client.send("PUT", target, {"path": path}, body=data.getvalue(), headers=headers).drain_conn()

@@ -3,7 +3,6 @@
 import logging
 import struct
 from collections.abc import Iterator
-from typing import Protocol
 
 HEADER = struct.Struct(">BxxxL")
 STDERR, ENGINE = 2, 3
@@ -13,42 +12,28 @@ PIECE = 16 * 1024
 logger = logging.getLogger(__name__)
 
 
-class Readable(Protocol):
-    """What blocks are read from."""
-
-    def read1(self, size: int, /) -> bytes:
-        """Return the next block; `b""` at the end."""
-        ...
-
-
 class Chunks:
-    """Takes HTTP's chunks off a body, in large blocks: the engine makes one of every line."""
+    """Takes HTTP's chunks off a body, in large blocks: the engine makes one of every line.
 
-    def __init__(self, body: Readable) -> None:
-        self._body = body
-        self._pending = b"\r\n"  # every chunk's length stands between two line ends
-        self._left = 0
-        self._ended = False
+    Attributes:
+        ended: The last chunk has come.
+    """
 
-    def read1(self, size: int, /) -> bytes:
-        """Return the next block; `b""` at the end.
+    def __init__(self) -> None:
+        self.ended = False
+        self._pending: bytes = b"\r\n"  # every chunk's length stands between two line ends
+        self._left: int = 0
+
+    def feed(self, block: bytes) -> bytes:
+        """Return what the block adds to the body.
 
         Raises:
-            EOFError: If the body ends before its last chunk.
+            ValueError: If it is not in chunks.
         """
-        while not self._ended:
-            block = self._body.read1(size)
-            if not block:
-                raise EOFError
-            if payload := self._payload_of(self._pending + block):
-                return payload
-        return b""
-
-    def _payload_of(self, block: bytes) -> bytes:
+        block, self._pending = self._pending + block, b""
         pieces: list[bytes] = []
         at = 0
-        self._pending = b""
-        while at < len(block) and not self._ended:
+        while at < len(block) and not self.ended:
             if self._left:
                 piece = block[at : at + self._left]
                 pieces.append(piece)
@@ -60,7 +45,7 @@ class Chunks:
                 self._pending = block[at:]
                 break
             self._left = int(block[at + 2 : end], 16)
-            self._ended = self._left == 0
+            self.ended = self._left == 0
             at = end + 2
         return b"".join(pieces)
 
@@ -73,17 +58,13 @@ class KeptLog:
     empty one is left out unless time stamps are asked for, which are taken off again here.
     """
 
-    def __init__(self, frames: Readable) -> None:
-        self._frames = frames
-        self._pending = b""
+    def __init__(self) -> None:
+        self._pending: bytes = b""
         self._in_long_line = {1: False, STDERR: False}
 
-    def read1(self, size: int, /) -> bytes:
-        """Return the next block of whole frames; `b""` at the end."""
-        while block := self._frames.read1(size):
-            if whole := b"".join(self._whole(self._pending + block)):
-                return whole
-        return b""
+    def feed(self, block: bytes) -> bytes:
+        """Return the frames that are whole by now."""
+        return b"".join(self._whole(self._pending + block))
 
     def _whole(self, block: bytes) -> Iterator[bytes]:
         at = 0

@@ -1,29 +1,29 @@
 """The output of containers: attached to as it is written, or read back from what is kept."""
 
-from collections.abc import AsyncGenerator, Callable
+import math
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
-from typing import Any
 
-import requests
 import trio
 
 from gyoza.worker.containers.docker_call import Call
-from gyoza.worker.containers.docker_client import send
-from gyoza.worker.containers.docker_logs import Chunks, KeptLog, Readable
+from gyoza.worker.containers.docker_http import EngineHttp, Response
+from gyoza.worker.containers.docker_inflow import Inflow
+from gyoza.worker.containers.docker_logs import Chunks, KeptLog
 from gyoza.worker.containers.docker_threads import DockerThreads
 from gyoza.worker.containers.engine import LogStream
 from gyoza.worker.errors import EngineUnavailable
 
-BLOCK = 1024 * 1024
+SILENCE_S = 120.0
+"""Seconds without a byte of a log that is only to be read."""
 
 
 @asynccontextmanager
 async def attach(docker: DockerThreads, container_id: str) -> AsyncGenerator[LogStream]:
     """See `ContainerEngine.attach`."""
 
-    def open_(client: Any) -> requests.Response:
-        return send(
-            client,
+    def open_(client: EngineHttp) -> Response:
+        return client.send(
             "POST",
             f"/containers/{container_id}/attach",
             {"stdout": 1, "stderr": 1, "stream": 1},
@@ -31,8 +31,7 @@ async def attach(docker: DockerThreads, container_id: str) -> AsyncGenerator[Log
         )
 
     with closing(Call()) as call:
-        output = await _opened(docker, call, open_, endless=True)
-        yield _DockerLogStream(call, output, docker.streams)
+        yield Inflow(await docker.open(open_, docker.streams, call), gather=True)
 
 
 @asynccontextmanager
@@ -41,64 +40,48 @@ async def logs(
 ) -> AsyncGenerator[LogStream]:
     """See `ContainerEngine.logs`."""
 
-    def open_(client: Any) -> requests.Response:
+    def open_(client: EngineHttp) -> Response:
         params = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
-        return send(client, "GET", f"/containers/{container_id}/logs", params)
+        return client.send("GET", f"/containers/{container_id}/logs", params)
 
     with closing(Call()) as call:
-        output = await _opened(docker, call, open_, endless=follow)
-        kept = KeptLog(Chunks(output))
-        if follow:
-            yield _DockerLogStream(call, kept, docker.streams)
-        else:
-            yield _KeptLogs(call, kept, docker.streams, docker.host)
+        response = await docker.open(open_, docker.streams, call)
+        yield _KeptLogs(response, None if follow else docker.host)
 
 
-async def _opened(
-    docker: DockerThreads, call: Call, request: Callable[[Any], requests.Response], *, endless: bool
-) -> Readable:
-    def in_thread(client: Any) -> Readable:
-        response = request(client)
-        call.answered(response)
-        if endless:
-            call.read_without_timeout()
-        # Not the socket itself: output that came along with the head lies in this buffer.
-        return response.raw._fp.fp
+class _KeptLogs:
+    """What the engine has kept of the output.
 
-    return await docker.ask(in_thread, limiter=docker.streams, call=call)
+    Args:
+        response: Its body is the log.
+        host: The engine's, where the log has an end, and anything else is an error; None for a log
+            that is followed.
+    """
 
-
-class _DockerLogStream:
-    """A stream whose end may be a broken connection."""
-
-    def __init__(self, call: Call, output: Readable, limiter: trio.CapacityLimiter) -> None:
-        self._call = call
-        self._output = output
-        self._limiter = limiter
-
-    async def receive(self) -> bytes:
-        return await self._call.run(self._read, self._limiter)
-
-    def _read(self) -> bytes:
-        try:
-            return self._output.read1(BLOCK)
-        except (OSError, EOFError, ValueError):
-            return b""
-
-
-class _KeptLogs(_DockerLogStream):
-    """A stream whose end is the end."""
-
-    def __init__(
-        self, call: Call, output: Readable, limiter: trio.CapacityLimiter, host: str
-    ) -> None:
-        super().__init__(call, output, limiter)
+    def __init__(self, response: Response, host: str | None) -> None:
+        self._inflow = Inflow(response, gather=True)
+        self._chunks = Chunks()
+        self._log = KeptLog()
         self._host = host
 
-    def _read(self) -> bytes:
-        try:
-            return self._output.read1(BLOCK)
-        except (OSError, EOFError, ValueError) as error:
+    async def receive(self) -> bytes:
+        while not self._chunks.ended:
+            block = b""
+            with trio.move_on_after(SILENCE_S if self._host else math.inf):
+                block = await self._inflow.receive()
+            try:
+                frames = self._log.feed(self._chunks.feed(block))
+            except ValueError:
+                block = frames = b""
+            if frames:
+                return frames
+            if not block:
+                self._refuse_this_end()
+                break
+        return b""
+
+    def _refuse_this_end(self) -> None:
+        if self._host:
             raise EngineUnavailable(
                 f"The connection to the Docker Engine at {self._host} broke while it sent a log."
-            ) from error
+            )

@@ -1,14 +1,15 @@
-"""docker-py in threads: a limiter for each kind of request, a deadline for all but the endless."""
+"""Requests in threads: a limiter for each kind, a deadline for all but the endless."""
 
 import os
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 
 from gyoza.worker.containers.docker_call import Call
 from gyoza.worker.containers.docker_client import DEFAULT_HOST, connect, own_errors
+from gyoza.worker.containers.docker_http import EngineHttp, Response
 from gyoza.worker.errors import EngineUnavailable
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class DockerThreads:
         self.streams = trio.CapacityLimiter(2 * concurrency)
         self._pool_size = 5 * concurrency + 32
         self._deadline_s = deadline_s
-        self._client: Any = None
+        self._client: EngineHttp | None = None
 
     def close(self) -> None:
         """Release the client; no connection outlives its request anyway."""
@@ -50,7 +51,7 @@ class DockerThreads:
 
     async def ask(
         self,
-        request: Callable[[Any], T],
+        request: Callable[[EngineHttp], T],
         *,
         slow: bool = False,
         shield: bool = False,
@@ -60,7 +61,7 @@ class DockerThreads:
         """Return what the request returns.
 
         Args:
-            request: Gets the `docker.APIClient`.
+            request: Gets the client.
             slow: It changes something, and may take longer.
             shield: It is not cancelled, only ended at its deadline.
             limiter: If it is neither `quick` nor one of the `changes`.
@@ -78,8 +79,27 @@ class DockerThreads:
             f"The Docker Engine at {self.host} did not answer within {deadline_s:g} s."
         )
 
+    async def open(
+        self, request: Callable[[EngineHttp], Response], limiter: trio.CapacityLimiter, call: Call
+    ) -> Response:
+        """Return a response whose body is read later, for as long as the call stays open.
+
+        Raises:
+            EngineError: As `ask`.
+        """
+
+        def open_(client: EngineHttp) -> Response:
+            response = request(client)
+            call.answered(response)
+            return response
+
+        return await self.ask(open_, limiter=limiter, call=call)
+
     async def run(
-        self, request: Callable[[Any], T], limiter: trio.CapacityLimiter, call: Call | None = None
+        self,
+        request: Callable[[EngineHttp], T],
+        limiter: trio.CapacityLimiter,
+        call: Call | None = None,
     ) -> T:
         """Return what the request returns, however long it takes."""
 
@@ -92,7 +112,7 @@ class DockerThreads:
         with closing(Call()) as call:
             return await call.run(in_thread, limiter)
 
-    def _connected(self) -> Any:
+    def _connected(self) -> EngineHttp:
         # Two first requests at once may make two clients, and the last stays: no harm, no lock.
         if self._client is None:
             self._client = connect(self._deadline_s * SLOWNESS, self._pool_size)

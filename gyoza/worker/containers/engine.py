@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+import trio
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
@@ -208,6 +210,19 @@ class ContainerEngine(Protocol):
 
         Raises:
             ContainerNotFound: If it has been removed.
+        """
+        ...
+
+    async def hear_exits(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Let the engine tell of exits as they happen, until it does not any more.
+
+        Meanwhile `wait` may return while the engine still tidies up behind a container, which it
+        goes on to list as running. The calls that need it tidied up wait for that by themselves.
+
+        Raises:
+            EngineError: If the engine does not tell.
         """
         ...
 

@@ -64,15 +64,26 @@ class OpContainer:
         self._ended = False
 
     async def run(self) -> Exit:
-        """Bring it to its exit and remove it; a cancel stops it first.
+        """Bring it to its exit; a cancel stops it first.
+
+        If it has exited by itself, the run's nursery removes it while that is reported.
 
         Raises:
+            LeaseLost: If the run is not this worker's (any more): then it is not started.
             RunInterrupted: If the engine or the machine ended it.
             GpusTaken: If it is not started, for want of the GPUs.
             EngineError: If the engine cannot run it.
         """
-        async with self._gone_afterwards():
-            return await self._scope.through_outages(self._run_from_where_it_is)
+        self._scope.container_left = True
+        try:
+            exited = await self._scope.through_outages(self._run_from_where_it_is)
+        except BaseException:
+            with trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
+                await self._remove()
+            raise
+        self._scope.removal = trio.Event()
+        self._scope.tasks.start_soon(self._remove_meanwhile, self._scope.removal)
+        return exited
 
     async def _run_from_where_it_is(self) -> Exit:
         found = await self._find()
@@ -126,6 +137,7 @@ class OpContainer:
 
     async def _start(self, container_id: str) -> None:
         record = self._scope.record
+        await self._scope.start_confirmed()
         again = record.started_at is not None
         await self._scope.in_thread(record.note_starting, [*self._gpus] or record.gpu_ids)
         self._asked_to_start = True
@@ -221,20 +233,21 @@ class OpContainer:
             shm_mb=policy.shm_mb,
         )
 
-    @asynccontextmanager
-    async def _gone_afterwards(self) -> AsyncGenerator[None]:
-        """Remove the container at the end, by name should its creation have broken off."""
+    async def _remove_meanwhile(self, over: trio.Event) -> None:
         try:
-            yield
+            with trio.move_on_after(ENGINE_S, shield=True):
+                await self._remove()
         finally:
-            self._scope.container_left = True
-            with self._told(), trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
-                if self._may_exist and not self._ended:  # cancelled while the engine was away
-                    key = self._scope.identity.key
-                    await end_containers(self._engine, key, self._grace_s)
-                else:
-                    await remove_container(self._engine, self._name)
-                self._scope.container_left = False
+            over.set()
+
+    async def _remove(self) -> None:
+        """Remove the container, by name should its creation have broken off."""
+        with self._told():
+            if self._may_exist and not self._ended:  # cancelled while the engine was away
+                await end_containers(self._engine, self._scope.identity.key, self._grace_s)
+            else:
+                await remove_container(self._engine, self._name)
+            self._scope.container_left = False
 
     @contextmanager
     def _told(self) -> Generator[None]:

@@ -25,6 +25,7 @@ from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.logs.tail import last_lines
 from gyoza.worker.reports.events import EventReporter
 from gyoza.worker.reports.logs import LogShipper
+from gyoza.worker.reports.report import Report
 from gyoza.worker.run_record import RunRecord
 from gyoza.worker.settings import WorkerSettings
 
@@ -68,7 +69,9 @@ class RunScope:
     Attributes:
         record: What has happened so far, also in an earlier life of the worker.
         tasks: The run's nursery; ends after the run's cancel scope.
-        container_left: The container could not be removed; the sweep will.
+        started: The report of STARTED; no container starts before the server has taken it.
+        container_left: The container is not removed; if it cannot be, the sweep will.
+        removal: Set when the removal that goes on beside the report of the end is over.
     """
 
     tools: Toolbox
@@ -77,7 +80,9 @@ class RunScope:
     reporter: EventReporter
     shipper: LogShipper
     tasks: trio.Nursery
+    started: Report | None = None
     container_left: bool = False
+    removal: trio.Event | None = None
 
     @property
     def owes_result(self) -> bool:
@@ -101,6 +106,16 @@ class RunScope:
     async def in_thread(self, function: Callable[..., T], *args: object) -> T:
         """Run a blocking function on the run's files in a thread."""
         return await trio.to_thread.run_sync(function, *args, limiter=self.tools.files)
+
+    async def start_confirmed(self) -> None:
+        """Wait until the server has taken STARTED, if it was told.
+
+        Raises:
+            LeaseLost: If the run is not this worker's (any more).
+            ApiError: If the server refuses it as such.
+        """
+        if self.started:
+            await self.reporter.confirmed(self.started)
 
     async def report_end(
         self, kind: EventType, msg: str, payload: dict[str, Any], summary: dict[str, Any]
@@ -140,7 +155,7 @@ async def open_run(
     *,
     ship_logs: bool = True,
 ) -> AsyncGenerator[RunScope]:
-    """Give the context a scope for as long as the block lasts.
+    """Give the context a scope for as long as the block lasts, and until its container is gone.
 
     Without `ship_logs` the log stays in the context alone.
     """

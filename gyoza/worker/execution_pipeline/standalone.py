@@ -19,7 +19,8 @@ from gyoza.worker.containers.pulls import SharedPulls
 from gyoza.worker.execution_pipeline.run_scope import Toolbox, open_run
 from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.op_io.op_dir import remove_op_dir
-from gyoza.worker.reports.events import EventReporter, Report
+from gyoza.worker.reports.events import EventReporter
+from gyoza.worker.reports.report import Report
 from gyoza.worker.run_record import RunRecord
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import detect_resources
@@ -77,9 +78,10 @@ async def run_standalone(step: Callable[[ExecutionContext], Any], ctx: Execution
         async with _record(directory, OpRun(id=identity.run_id), tools.files) as record:
             reporter = _ScriptReporter(client, identity, record, tools.files)
             reporter.told = ctx.oprun_id
-            async with open_run(ctx, tools, record, reporter, ship_logs=False):
+            async with open_run(ctx, tools, record, reporter, ship_logs=False) as scope:
                 try:
                     ctx = await step(ctx)
+                    await scope.start_confirmed()
                 except Exception as error:  # noqa: BLE001  raised below, outside the groups
                     failure = error
     if failure:

@@ -15,39 +15,31 @@ class Demultiplexer:
     """Takes blocks cut anywhere and gives pieces of payload as soon as they are there."""
 
     def __init__(self) -> None:
-        self._header: bytes = b""
-        self._stream = STDOUT
+        self._stream: int = STDOUT
         self._left: int = 0
+        self._header: bytes = b""
 
     def feed(self, block: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield `(stream, bytes)` for the payloads in `block`, those of one stream in a row as one.
 
-        An op that writes byte by byte makes a frame of each: what follows is done once for many.
+        An op that writes line by line makes a frame of each: what is done here is done for every
+        line, and what follows once for many.
         """
-        stream, pieces = self._stream, list[bytes]()
-        for number, piece in self._frames(block):
-            if number != stream and pieces:
-                yield stream, b"".join(pieces)
-                pieces.clear()
-            stream = number
-            pieces.append(piece)
-        if pieces:
-            yield stream, b"".join(pieces)
+        block = self._header + block
+        stream, at = self._stream, self._left
+        pieces = [block[:at]]
+        while at <= len(block) - HEADER.size:
+            number, length = HEADER.unpack_from(block, at)
+            if number != stream:
+                yield from _joined(stream, pieces)
+                stream, pieces = number, []
+            start = at + HEADER.size
+            at = start + length
+            pieces.append(block[start:at])
+        self._stream, self._left, self._header = stream, max(0, at - len(block)), block[at:]
+        yield from _joined(stream, pieces)
 
-    def _frames(self, block: bytes) -> Iterator[tuple[int, bytes]]:
-        block, self._header = self._header + block, b""
-        at = 0
-        while at < len(block):
-            if self._left == 0:
-                if len(block) - at < HEADER.size:
-                    self._header = block[at:]
-                    return
-                header: tuple[int, int] = HEADER.unpack_from(block, at)
-                self._stream = STDERR if header[0] == STDERR else STDOUT
-                self._left = header[1]
-                at += HEADER.size
-                continue
-            piece = block[at : at + self._left]
-            at += len(piece)
-            self._left -= len(piece)
-            yield self._stream, piece
+
+def _joined(stream: int, pieces: list[bytes]) -> Iterator[tuple[int, bytes]]:
+    if data := b"".join(pieces):
+        yield STDERR if stream == STDERR else STDOUT, data

@@ -7,6 +7,7 @@ its first byte: of each stream as many bytes are passed over as were taken befor
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -165,8 +166,9 @@ class ContainerOutput:
         demultiplexer = Demultiplexer()
         async with receive:
             async for block in receive:
-                self._blocks += 1
-                await self._take(self._items(demultiplexer.feed(block), seen))
+                blocks = [block, *_waiting(receive)]
+                self._blocks += len(blocks)
+                await self._take(self._items(demultiplexer.feed(b"".join(blocks)), seen))
 
     def _items(
         self, pieces: Iterator[tuple[int, bytes]], seen: dict[int, PassOver]
@@ -216,3 +218,10 @@ class ContainerOutput:
             self._recorded = False
         else:
             self._on_text()
+
+
+def _waiting(receive: trio.MemoryReceiveChannel[bytes]) -> Iterator[bytes]:
+    """Yield the blocks that have come while those before them were dealt with."""
+    with suppress(trio.WouldBlock, trio.EndOfChannel):
+        while True:
+            yield receive.receive_nowait()

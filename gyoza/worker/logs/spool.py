@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-CHUNK = 256 * 1024
-"""Bytes that are sent at once."""
+CHUNK = 768 * 1024
+"""Bytes that are sent at once; proxies take a megabyte, and JSON makes ordinary text longer."""
 
 MAX_LOG = 64 * 1024 * 1024
 """Bytes of a run's log that are kept for the server; what exceeds it is cut before the tail."""

@@ -4,8 +4,8 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,68 +18,35 @@ from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.errors import LeaseLost
 from gyoza.worker.logs.events import OpEvent
+from gyoza.worker.reports.report import TERMINAL, Report
 from gyoza.worker.run_record import EventCount, RunRecord
 
 MAX_EVENTS, MAX_EVENT_BYTES = 1000, 1024 * 1024
 """INFO and ERROR events that one attempt may tell; more are counted and dropped.
 
-Each is a request of its own that the server has on its disk before it answers, and the run's end
-comes after them: so many take it some seconds. Whoever has more to say writes to the log.
+The run's end comes after them, and a server that takes them one by one has each on its disk before
+it answers: so many take that some seconds. Whoever has more to say writes to the log.
 """
 
-PROGRESS_S = 0.25
-"""Seconds between two reports of PROGRESS; of what an op tells in between only the latest goes."""
+PACE_S = 0.25
+"""Seconds between two requests with what an op tells; of PROGRESS in between only the latest goes.
 
-TERMINAL = (EventType.COMPLETED, EventType.FAILED)
+All that is told meanwhile goes in one.
+"""
+
+BATCH = 500
+"""Events in one request, at most."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Report:
-    """An event on its way, and what became of it.
-
-    Attributes:
-        seq: Grows from one report of the attempt to the next.
-    """
-
-    seq: int
-    type: EventType
-    msg: str | int
-    payload: dict[str, Any] | None = None
-    summary: dict[str, Any] | None = None
-    taken: trio.Event = field(default_factory=trio.Event)
-    refusal: ApiError | None = None
-
-    @property
-    def lasting(self) -> bool:
-        """Whether it must outlive the process; progress is told anew by whatever makes some."""
-        return self.type != EventType.PROGRESS
-
-    @property
-    def fact(self) -> dict[str, Any]:
-        """The report as the record keeps it."""
-        return {
-            "seq": self.seq,
-            "type": self.type,
-            "msg": self.msg,
-            "payload": self.payload,
-            "summary": self.summary,
-        }
-
-    @classmethod
-    def from_fact(cls, fact: dict[str, Any]) -> "Report":
-        """Read it back."""
-        kind = EventType(fact["type"])
-        return cls(fact["seq"], kind, fact["msg"], fact["payload"], fact["summary"])
 
 
 class EventReporter:
     """The events of one attempt.
 
-    `note` queues and returns at once; `confirm` waits for the server's answer. Events are sent one
-    after the other with a sequence number, and again until the server takes or refuses them. What
-    an earlier life of the worker has left unsent goes first.
+    `note` queues and returns at once; `confirm` waits for the server's answer. Events are sent in
+    order with a sequence number, and again until the server takes or refuses them; those of an op
+    that wait for the next request go in it together, unless the server takes no batches. What an
+    earlier life of the worker has left unsent goes first.
 
     Args:
         client: Used for nothing but reports.
@@ -107,7 +74,8 @@ class EventReporter:
         self._next_seq = record.next_seq
         self._news = trio.Event()
         self._progress: Report | None = None
-        self._progress_due = -math.inf
+        self._due = -math.inf
+        self._batches = True
         self._counted: EventCount = record.position.events
         end = record.end
         if end in record.unsent and end and (words := self._left_out(end["seq"] - 1)):
@@ -146,6 +114,12 @@ class EventReporter:
             self._queue.append(report)
         self._news.set()
 
+    def tell(self, kind: EventType, msg: str) -> Report:
+        """Queue an event of the worker that moves the run's state; see `confirmed`."""
+        report = self._numbered(kind, msg)
+        self.put(report)
+        return report
+
     async def confirm(
         self,
         kind: EventType,
@@ -169,7 +143,21 @@ class EventReporter:
         if kind in TERMINAL:
             await self._in_thread(partial(self._record.note_report, report.fact))
         self.put(report)
-        await self._confirmed(report)
+        await self.confirmed(report)
+
+    async def confirmed(self, report: Report) -> None:
+        """Wait until the server has taken a report.
+
+        Raises:
+            LeaseLost: As `confirm`.
+            ApiError: As `confirm`.
+        """
+        await report.taken.wait()
+        if report.refusal and self.lost.is_set():
+            raise LeaseLost(report.refusal.detail) from report.refusal
+        if report.refusal:
+            raise report.refusal
+        self.settled = self.settled or report.type in TERMINAL
 
     async def confirm_recorded_end(self) -> None:
         """Wait until the server has taken the end that an earlier life of the worker recorded.
@@ -180,7 +168,7 @@ class EventReporter:
         """
         ends = [report for report in self._queue if report.type in TERMINAL]
         for report in ends:
-            await self._confirmed(report)
+            await self.confirmed(report)
         self.settled = True
 
     async def serve(self) -> None:
@@ -188,26 +176,45 @@ class EventReporter:
         while True:
             while self._queue:
                 await self._pace()
-                report = self._queue.popleft()
-                if report is self._progress:
-                    self._progress = None
-                report.refusal = await self._send(report)
-                if report.lasting:
-                    await self._in_thread(partial(self._record.note_sent, seq=report.seq))
-                if report.refusal and report.refusal.status in (404, 409):
-                    self.lost.set()
-                report.taken.set()
+                reports = self._next()
+                if len(reports) > 1:
+                    await self._send_batch(reports)
+                else:
+                    reports[0].refusal = await self._send(reports[0])
+                await self._settle(reports)
             self._news = trio.Event()
             await self._news.wait()
 
     async def _pace(self) -> None:
-        """Wait until it is time for the PROGRESS that comes next; the run's end waits for none."""
-        with trio.move_on_at(self._progress_due):
-            while self._queue[0] is self._progress and self._queue[-1].type not in TERMINAL:
+        """Wait until it is time for more of what the op tells; a change of state waits for none."""
+        with trio.move_on_at(self._due):
+            while self._queue[-1].saying:
                 self._news = trio.Event()
                 await self._news.wait()
-        if self._queue[0] is self._progress:
-            self._progress_due = trio.current_time() + PROGRESS_S
+        if self._queue[0].saying:
+            self._due = trio.current_time() + PACE_S
+
+    def _next(self) -> list[Report]:
+        """Take what goes in the next request."""
+        reports = [self._queue.popleft()]
+        if self._batches and reports[0].saying:
+            while self._queue and self._queue[0].saying and len(reports) < BATCH:
+                reports.append(self._queue.popleft())
+        if self._progress in reports:
+            self._progress = None
+        return reports
+
+    async def _settle(self, reports: Sequence[Report]) -> None:
+        """Record and say what became of reports that were sent.
+
+        The events of an op are remembered, since they may be many; all others are told again.
+        """
+        if told := [report.seq for report in reports if report.saying and report.lasting]:
+            await self._in_thread(partial(self._record.note_sent, seq=told[-1]))
+        for report in reports:
+            if report.refusal and report.refusal.status in (404, 409):
+                self.lost.set()
+            report.taken.set()
 
     def _has_room_for(self, event: OpEvent) -> bool:
         """Count an event; once one was left out, all that follow are."""
@@ -241,35 +248,57 @@ class EventReporter:
         seq, self._next_seq = self._next_seq, self._next_seq + 1
         return Report(seq, kind, msg, payload, summary)
 
-    async def _confirmed(self, report: Report) -> None:
-        await report.taken.wait()
-        if report.refusal and self.lost.is_set():
-            raise LeaseLost(report.refusal.detail) from report.refusal
-        if report.refusal:
-            raise report.refusal
-        self.settled = self.settled or report.type in TERMINAL
-
     async def _in_thread(self, write: partial[None]) -> None:
         await trio.to_thread.run_sync(write, limiter=self._limiter)
 
+    async def _send_batch(self, reports: Sequence[Report]) -> None:
+        """Send them at once; to a server that refuses that, now and from now on one by one.
+
+        It may know no batches, or refuse one of the events, and only then it is known which.
+        """
+        events = [
+            {"type": r.type, "msg": r.msg, "payload": r.payload or {}, "seq": r.seq}
+            for r in reports
+        ]
+        worker_id, attempt = self.identity.worker_id, self.identity.attempt
+        refusal = await self._persist(
+            lambda: self._client.add_events(
+                self.identity.run_id, events, worker_id=worker_id, attempt=attempt
+            ),
+            is_away=lambda _: False,
+        )
+        if refusal:
+            logger.debug("Run %s tells its events one by one: %s", self.identity.run_id, refusal)
+            self._batches = False
+            for report in reports:
+                report.refusal = await self._send(report)
+
     async def _send(self, report: Report) -> ApiError | None:
         """Send until the server has taken the report, or return its refusal."""
+        return await self._persist(
+            lambda: self._client.add_event(
+                self.identity.run_id,
+                report.type,
+                report.msg,
+                report.payload,
+                worker_id=self.identity.worker_id,
+                attempt=self.identity.attempt,
+                seq=report.seq,
+                summary=report.summary,
+            ),
+            is_away=lambda refusal: refusal.status == 404 and not refusal.says_unknown,
+        )
+
+    async def _persist(
+        self, send: Callable[[], Awaitable[object]], is_away: Callable[[ApiError], bool]
+    ) -> ApiError | None:
+        """Send until the server has taken it, or return its refusal."""
         backoff = Backoff()
         while True:
             try:
-                await self._client.add_event(
-                    self.identity.run_id,
-                    report.type,
-                    report.msg,
-                    report.payload,
-                    worker_id=self.identity.worker_id,
-                    attempt=self.identity.attempt,
-                    seq=report.seq,
-                    summary=report.summary,
-                )
+                await send()
             except ApiError as refusal:
-                away = refusal.status == 404 and not refusal.says_unknown
-                if refusal.status not in REPORT.statuses and not away:
+                if refusal.status not in REPORT.statuses and not is_away(refusal):
                     return refusal
                 logger.warning("Run %s goes on trying: %s", self.identity.run_id, refusal)
             except ClientError as error:

@@ -9,10 +9,14 @@ from gyoza.client import ApiError, AsyncGyozaClient, ClientError
 from gyoza.client.retry import REPORT
 from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.labels import ContainerIdentity
+from gyoza.worker.logs.spool import CHUNK
 from gyoza.worker.run_record import RunRecord
 
 PACE_S = 0.1
-"""Pause between two chunks, in which more text gathers for the next."""
+"""Pause in which more text gathers for the next chunk, unless there is a whole one already."""
+
+PLAIN_FROM = 64 * 1024
+"""Characters from which on text goes as it is, and not as JSON: that takes its time for much."""
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +25,8 @@ class LogShipper:
     """Sends the spool's text in chunks by offset, as it grows; never slows the container.
 
     A server that keeps no logs (404), or keeps none of this attempt any more (409), ends it, and so
-    does one that answers 500 to the same chunk as often as the client tries.
+    does one that answers 500 to the same chunk as often as the client tries. Much text goes as it
+    is; to a server that refuses that, as JSON like all other.
 
     Attributes:
         done: Set once all text is sent after `close`, or the server wants none.
@@ -39,6 +44,7 @@ class LogShipper:
         self._record = record
         self._limiter = limiter
         self._sent = record.log_sent
+        self._plain = True
         self._backoff = Backoff()
         self._news = trio.Event()
         self._closing = trio.Event()
@@ -64,8 +70,9 @@ class LogShipper:
                     await self._news.wait()
                     continue
                 await self._send_chunk()
-                with trio.move_on_after(PACE_S):
-                    await self._closing.wait()
+                if spool.size - self._sent < CHUNK:
+                    with trio.move_on_after(PACE_S):
+                        await self._closing.wait()
         except ApiError as refusal:
             if refusal.status != 404:
                 logger.info("Run %s: its log is cut: %s", self._identity.run_id, refusal)
@@ -78,8 +85,10 @@ class LogShipper:
     async def _send_chunk(self) -> None:
         read = partial(self._record.spool.read, self._sent)
         text = await trio.to_thread.run_sync(read, limiter=self._limiter)
+        plain = self._plain and len(text) >= PLAIN_FROM
+        send = self._client.put_logs if plain else self._client.append_logs
         try:
-            await self._client.append_logs(
+            await send(
                 self._identity.run_id,
                 self._sent,
                 text,
@@ -89,7 +98,10 @@ class LogShipper:
         except (ApiError, ClientError) as error:
             refused = isinstance(error, ApiError)
             if refused and (error.status == 500 or error.status not in REPORT.statuses):
-                raise
+                if not plain:
+                    raise
+                self._plain = False
+                return
             logger.warning(
                 "Run %s keeps its log and goes on trying: %s", self._identity.run_id, error
             )

@@ -4,6 +4,7 @@ import logging
 
 import trio
 
+from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.engine import ContainerEngine
 from gyoza.worker.errors import EngineError, EngineUnavailable
 from gyoza.worker.runner.readiness import Obstacle, Readiness
@@ -58,6 +59,20 @@ class EngineWatch:
                 if not self.up:
                     logger.info("The container engine answers again.")
                     self._readiness.unblock(Obstacle.ENGINE)
+
+    async def hear_exits(self) -> None:
+        """Let the engine tell of exits, and again whenever it has stopped, until cancelled."""
+        backoff = Backoff()
+        while True:
+            await self._readiness.wait({Obstacle.ENGINE})
+            try:
+                await self._engine.hear_exits()
+            except EngineError as error:
+                logger.debug("Exits are waited for one by one: %s", error)
+            else:
+                backoff.reset()
+                self.doubt()
+            await backoff.wait()
 
     async def _ask(self) -> None:
         with trio.move_on_after(ANSWER_S):

@@ -91,17 +91,14 @@ async def _recorded(
     active.record, active.reporter = record, reporter
     if active.not_ours:
         reporter.lost.set()
-    keep = True
+    scope: RunScope | None = None
     try:
         async with open_run(ctx, worker.tools, record, reporter) as scope:
             scope.tasks.start_soon(_trip_when_lost, active, reporter)
-            try:
-                yield ctx, scope
-            finally:
-                keep = scope.owes_report or scope.container_left
+            yield ctx, scope
     finally:
         record.close()
-        if keep:
+        if scope is None or scope.owes_report or scope.container_left:
             logger.warning("Run %s: the next start deals with what is left.", active.run.id)
         else:
             with trio.move_on_after(CLEANUP_S, shield=True):
@@ -154,6 +151,7 @@ async def _execute(
                 await scope.reporter.confirm_recorded_end()
             else:
                 await worker.pipeline(ctx)
+                await scope.start_confirmed()  # by a pipeline that had nothing to wait for it
     except LeaseLost as lost:
         logger.info("Run %s is not this worker's any more: %s", active.run.id, lost)
     except RunInterrupted as interrupted:

@@ -142,6 +142,7 @@ async def supervise(
     recalled = await recall_runs(worker)
     async with trio.open_nursery() as services:
         services.start_soon(worker.engine_watch.serve)
+        services.start_soon(worker.engine_watch.hear_exits)
         await services.start(worker.disk_watch.serve)
         services.start_soon(fence, worker)
         services.start_soon(beat_at_changes, worker)

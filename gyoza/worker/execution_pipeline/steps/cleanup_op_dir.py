@@ -40,12 +40,15 @@ async def cleanup_op_dir(ctx: ExecutionContext) -> ExecutionContext:
     """
     scope = scope_of(ctx)
     gyoza_dir = ctx.extras.get("gyoza_dir")
-    if not gyoza_dir or scope.container_left or scope.owes_result:
+    may_still_run = scope.container_left and scope.removal is None
+    if not gyoza_dir or may_still_run or scope.owes_result:
         return ctx
     folder = Path(gyoza_dir)
     try:
         await _remove(folder, scope)
     except OpDirNotRemoved:
+        if scope.removal is not None:
+            await scope.removal.wait()
         await _let_engine_clear(scope, ctx.image, folder)
         await _remove(folder, scope)
     return ctx

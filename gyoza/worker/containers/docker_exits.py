@@ -1,0 +1,88 @@
+"""Exits as the engine tells of them, which it does before it has tidied up behind a container.
+
+An engine answers a wait, and questions for the container's state, only when it has taken the
+container's network and file systems apart. The event `die` comes before all that.
+"""
+
+import json
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import trio
+
+from gyoza.worker.containers.docker_call import Call
+from gyoza.worker.containers.docker_http import EngineHttp, Response
+from gyoza.worker.containers.docker_inflow import Inflow
+from gyoza.worker.containers.docker_logs import Chunks
+from gyoza.worker.containers.docker_threads import DockerThreads
+from gyoza.worker.containers.labels import GPUS, RUN_ID
+from gyoza.worker.errors import EngineError
+
+FILTERS = {"type": ["container"], "event": ["die", "oom"], "label": [RUN_ID]}
+
+
+class Exits:
+    """Tells those who wait for a container that it has ended well.
+
+    Of any other end they have to hear by themselves: it takes a look at the container to know what
+    came of it. So it does if the container has GPUs, which it holds for as long as the engine says
+    that it runs; or if one of its processes was killed for memory.
+    """
+
+    def __init__(self) -> None:
+        self._heard = False
+        self._waits: set[tuple[str, trio.CancelScope]] = set()
+
+    @contextmanager
+    def awaited(self, container_id: str) -> Generator[trio.CancelScope]:
+        """Cancel the block when the container has exited with 0, all its processes with it.
+
+        Only if the engine has been listened to from before the block until then.
+        """
+        with trio.CancelScope() as scope:
+            if self._heard:
+                self._waits.add((container_id, scope))
+            try:
+                yield scope
+            finally:
+                self._waits.discard((container_id, scope))
+
+    async def hear(self, docker: DockerThreads, task_status: trio.TaskStatus[None]) -> None:
+        """Listen to the engine until the connection ends.
+
+        Raises:
+            EngineError: If there is none, or something else is said on it.
+        """
+
+        def events(client: EngineHttp) -> Response:
+            return client.send("GET", "/events", {"filters": json.dumps(FILTERS)}, endless=True)
+
+        with closing(Call()) as call:
+            inflow = Inflow(await docker.open(events, docker.quick, call), gather=False)
+            self._heard = True
+            task_status.started()
+            try:
+                await self._hear(inflow)
+            except (ValueError, KeyError, TypeError) as error:
+                raise EngineError(
+                    f"The events of {docker.host} make no sense: {error!r}"
+                ) from error
+            finally:
+                self._heard = False
+                self._waits.clear()
+
+    async def _hear(self, inflow: Inflow) -> None:
+        chunks, pending = Chunks(), b""
+        while not chunks.ended and (block := await inflow.receive()):
+            *lines, pending = (pending + chunks.feed(block)).split(b"\n")
+            for line in lines:
+                self._tell(json.loads(line))
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        container_id, attributes = event["Actor"]["ID"], event["Actor"]["Attributes"]
+        waits = [wait for wait in self._waits if wait[0] == container_id]
+        self._waits.difference_update(waits)
+        if event["Action"] == "die" and attributes["exitCode"] == "0" and not attributes.get(GPUS):
+            for _, scope in waits:
+                scope.cancel()

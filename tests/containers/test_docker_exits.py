@@ -1,0 +1,136 @@
+"""Exits that the engine tells of by its events, before it answers waits."""
+
+import json
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from gyoza.worker.containers.engine import ContainerExit
+from gyoza.worker.containers.labels import GPUS, RUN_ID
+from gyoza.worker.errors import EngineError
+from tests.containers.bench import Bench
+from tests.containers.proxy import Proxy
+from tests.containers.scripted import BEGUN, Script, answer
+
+SLOW = 60
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(text: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(text), text)
+
+
+def told(action: str, container_id: str, **attributes: str) -> bytes:
+    event: dict[str, Any] = {"Action": action, "Actor": {"ID": container_id}}
+    event["Actor"]["Attributes"] = attributes
+    return json.dumps(event).encode() + b"\n"
+
+
+@pytest.mark.docker
+async def test_a_container_that_ends_well_is_known_to_before_its_wait_is_answered(
+    bench_behind_proxy: Bench, proxy: Proxy
+) -> None:
+    engine, exits = bench_behind_proxy.engine, list[ContainerExit]()
+
+    async def wait(container_id: str) -> None:
+        exits.append(await engine.wait(container_id))
+
+    with trio.fail_after(SLOW):
+        async with (
+            bench_behind_proxy.running("ends-well-when-asked", labels={RUN_ID: "x"}) as ours,
+            trio.open_nursery() as services,
+        ):
+            await services.start(engine.hear_exits)
+            proxy.freeze_at = b"/wait"
+            async with trio.open_nursery() as waits:
+                waits.start_soon(wait, ours)
+                await proxy.frozen.wait()
+                await engine.ask_to_stop(ours)
+            services.cancel_scope.cancel()
+    assert exits == [ContainerExit(0)]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [told("die", "x", exitCode="3")],
+        [told("die", "x", exitCode="0", **{GPUS: "GPU-1"})],
+        [told("oom", "x"), told("die", "x", exitCode="0")],
+    ],
+    ids=["that_failed", "that_has_gpus", "that_was_short_of_memory"],
+)
+async def test_a_container_that_may_not_have_ended_well_is_looked_at(
+    scripted: Script, events: list[bytes]
+) -> None:
+    tell, heard = trio.open_memory_channel[bytes](9)
+    answer_wait, answered = trio.open_memory_channel[bytes](9)
+    state = {"Status": "exited", "ExitCode": 4, "OOMKilled": True, "Error": ""}
+    answers = {
+        b"/events": heard,
+        b"/x/wait": answered,
+        b"/y/wait": BEGUN,
+        b"/x/json": answer(200, {"State": state}),
+    }
+    exits: dict[str, ContainerExit] = {}
+    y_ended = trio.Event()
+
+    async with scripted(answers) as engine, trio.open_nursery() as services:
+
+        async def wait(container_id: str) -> None:
+            exits[container_id] = await engine.wait(container_id)
+            if container_id == "y":
+                y_ended.set()
+
+        await tell.send(BEGUN)
+        await services.start(engine.hear_exits)
+        async with trio.open_nursery() as waits:
+            waits.start_soon(wait, "x")
+            waits.start_soon(wait, "y")
+            await trio.testing.wait_all_tasks_blocked()
+            text = b"".join(events) + told("die", "y", exitCode="0", **{GPUS: ""})
+            for part in (text[:20], text[20:]):
+                await tell.send(chunk(part))
+            await y_ended.wait()
+            assert "x" not in exits
+            await answer_wait.send(BEGUN + LAST_CHUNK)
+        services.cancel_scope.cancel()
+    assert exits == {"x": ContainerExit(4, oom_killed=True), "y": ContainerExit(0)}
+
+
+async def test_a_wait_goes_on_when_the_engine_stops_telling(scripted: Script) -> None:
+    tell, heard = trio.open_memory_channel[bytes](9)
+    answer_wait, answered = trio.open_memory_channel[bytes](9)
+    state = {"Status": "exited", "ExitCode": 4, "OOMKilled": False, "Error": ""}
+    answers = {b"/events": heard, b"/wait": answered, b"/json": answer(200, {"State": state})}
+    exits: list[ContainerExit] = []
+    async with scripted(answers) as engine, trio.open_nursery() as waits:
+
+        async def wait() -> None:
+            exits.append(await engine.wait("x"))
+
+        await tell.send(BEGUN)
+        async with trio.open_nursery() as services:
+            await services.start(engine.hear_exits)
+            waits.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await tell.aclose()
+        assert not exits
+        await answer_wait.send(BEGUN + LAST_CHUNK)
+    assert exits == [ContainerExit(4)]
+
+
+async def test_events_that_end_on_a_connection_that_stays_have_ended(scripted: Script) -> None:
+    tell, heard = trio.open_memory_channel[bytes](9)
+    await tell.send(BEGUN + LAST_CHUNK)
+    async with scripted({b"/events": heard}) as engine:
+        await engine.hear_exits()
+
+
+async def test_events_that_are_none_are_an_error(scripted: Script) -> None:
+    tell, heard = trio.open_memory_channel[bytes](9)
+    await tell.send(BEGUN + chunk(b"{}\n"))
+    async with scripted({b"/events": heard}) as engine:
+        with pytest.raises(EngineError, match="make no sense"):
+            await engine.hear_exits()
