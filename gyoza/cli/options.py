@@ -49,6 +49,10 @@ Lease = Annotated[
     float | None,
     _option("GYOZA_LEASE_S", "Seconds without a heartbeat until a worker's runs go on; 60."),
 ]
+Retention = Annotated[
+    float | None,
+    _option("GYOZA_RETENTION_DAYS", "Days until a run that ended is deleted; 90. 0: never."),
+]
 
 WorkerName = Annotated[
     str | None, _option("GYOZA_WORKER_ID", "This worker's id; the machine's name.")

@@ -5,6 +5,7 @@ import typer
 from gyoza.cli import options
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
 from gyoza.cli.session import ApiKeyFile, key_from_stdin
+from gyoza.cli.tuning import SERVER, tune_process
 
 app = typer.Typer(no_args_is_help=True, help="Start the server.")
 
@@ -20,6 +21,7 @@ def start(
     tls_client_ca: options.ClientAuthorities = None,
     rate_limit: options.RateLimit = None,
     lease_s: options.Lease = None,
+    retention_days: options.Retention = None,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
 ) -> None:
@@ -40,10 +42,12 @@ def start(
         tls_client_ca=tls_client_ca,
         rate_limit=rate_limit,
         lease_s=lease_s,
+        retention_days=retention_days,
         log_level=log_level,
     )
     import trio
 
     from gyoza.server.main import serve_until_signal
 
+    tune_process(SERVER)
     trio.run(serve_until_signal, settings)

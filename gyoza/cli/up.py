@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gyoza.cli import options
 from gyoza.cli.flags import takes
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
+from gyoza.cli.tuning import WORKER, tune_process
 
 if TYPE_CHECKING:
     from gyoza.server.settings import ServerSettings
@@ -52,6 +53,7 @@ def up(
     )
     import trio
 
+    tune_process(WORKER)
     trio.run(_up, server, worker)
 
 

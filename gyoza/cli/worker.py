@@ -7,6 +7,7 @@ from gyoza.cli.errors import CliError
 from gyoza.cli.flags import takes
 from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
 from gyoza.cli.session import Server
+from gyoza.cli.tuning import WORKER, tune_process
 
 app = typer.Typer(no_args_is_help=True, help="Start a worker.")
 
@@ -62,4 +63,5 @@ def start(
     from gyoza.worker.runner.main import run
     from gyoza.worker.runner.signals import ignore_signals
 
+    tune_process(WORKER)
     raise typer.Exit(run(settings, on_end=ignore_signals))

@@ -11,7 +11,7 @@ from gyoza.cli.errors import ExitCode
 
 from .conftest import Gyoza
 
-HEAVY = {"trio", "httpx", "docker", "fastapi", "sqlalchemy", "pynvml", "psutil", "yaml"}
+HEAVY = {"trio", "httpx", "docker", "fastapi", "sqlalchemy", "pynvml", "psutil", "yaml", "ctypes"}
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
