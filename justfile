@@ -43,6 +43,11 @@ chaos *ARGS: setup
 bench *ARGS: setup
     .ci/with-engine {{ python }} -m tests.benchmarks "$@"
 
+# Draw results of `just bench --json FILE` as SVG: FOLDER FILE...
+plots *ARGS: setup
+    uv pip install --quiet --python {{ python }} -e '.[plots]' {{ constraints }}
+    {{ python }} -m tests.benchmarks.plots "$@"
+
 # Fuzz what reads other people's data: all targets for a short time, or TARGET --seconds N
 fuzz *ARGS: setup
     {{ python }} -m tests.fuzz "$@"

@@ -2,10 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 
+from tests.benchmarks.backlog import backlog
 from tests.benchmarks.cancels import cancel, cancel_storm
 from tests.benchmarks.figures import Figure
+from tests.benchmarks.fleet import fleet
+from tests.benchmarks.logs import logs
 from tests.benchmarks.resources import cpu, idle, memory
 from tests.benchmarks.runs import latency, throughput, turnaround
+from tests.benchmarks.soak import soak
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.start_up import start_up
 
@@ -19,4 +23,11 @@ BENCHMARKS: dict[str, Callable[[Stage], Awaitable[list[Figure]]]] = {
     "memory": memory,
     "idle": idle,
     "start-up": start_up,
+    "logs": logs,
+    "fleet": fleet,
+    "backlog": backlog,
+    "soak": soak,
 }
+
+BY_NAME_ONLY = ("soak",)
+"""Take too long to be among all."""

@@ -49,6 +49,8 @@ class Figure:
         floor: What the floor took; empty if there is none.
         size: The load, for benchmarks that show how the cost grows with it.
         note: What the reader should know.
+        series: What a process held in the course of time, where that is what matters.
+        every_s: Seconds between two of the series.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Figure:
     case: str = ""
     size: float | None = None
     note: str = ""
+    series: list[float] = field(default_factory=list[float])
+    every_s: float = 0.0
 
     @property
     def median(self) -> float:
@@ -69,14 +73,6 @@ class Figure:
     def floor_median(self) -> float:
         """The floor's median; 0 without a floor."""
         return statistics.median(self.floor) if self.floor else 0.0
-
-    @property
-    def distances(self) -> list[float]:
-        """What gyoza adds to the floor, or its ratio to it, measurement by measurement."""
-        pairs = zip(self.ours, self.floor, strict=True)
-        if self.goal.plus:
-            return [ours - floor for ours, floor in pairs]
-        return [ours / floor for ours, floor in pairs]
 
     @property
     def met(self) -> bool:

@@ -82,18 +82,13 @@ async def throughput(stage: Stage) -> list[Figure]:
 
 
 async def _runs_a_second(server: Server) -> float:
-    topic = f"bench-{time.time_ns()}"
+    async def complete() -> None:
+        assert (await server.run_to_end(TRUE))["state"] == "COMPLETED"
+
     start = time.perf_counter()
     async with trio.open_nursery() as nursery:
         for _ in range(RUNS):
-            nursery.start_soon(partial(server.submit, TRUE, event_delivery={"topic": topic}))
-    ended, cursor = 0, "0"
-    while ended < RUNS:
-        news = await server.client.get_events(topic, after=cursor, wait_s=30)
-        types = [item["event"]["type"] for item in news["data"]]
-        assert "FAILED" not in types
-        ended += types.count("COMPLETED")
-        cursor = news["cursor"]
+            nursery.start_soon(complete)
     return RUNS / (time.perf_counter() - start)
 
 

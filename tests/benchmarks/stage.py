@@ -23,10 +23,17 @@ from gyoza.worker.containers.docker_engine import open_docker_engine
 
 T = TypeVar("T")
 
-GYOZA = (sys.executable, "-c", "import sys; from gyoza.cli.main import main; sys.exit(main())")
+AS_INSTALLED = "import sys; sys.modules['click'] = None; "
+"""Only tools of development install click; where it is, httpx loads a command line of its own."""
+
+GYOZA = (
+    sys.executable,
+    "-c",
+    f"{AS_INSTALLED}from gyoza.cli.main import main; sys.exit(main())",
+)
 IMAGE = "gyoza-bench-busybox:latest"
 ENDS = ("COMPLETED", "FAILED", "CANCELLED")
-START_S, END_S = 60.0, 60.0
+START_S, END_S, WAIT_S = 60.0, 60.0, 30.0
 
 
 class Stage:
@@ -122,14 +129,17 @@ class Server:
 
     async def end_of(self, run_id: str) -> dict[str, Any]:
         """Return a run once it has ended."""
-        return await self.until(run_id, ENDS)
+        while True:
+            run = await self.client.get_run(run_id, until_end=True, wait_s=WAIT_S)
+            if run["state"] in ENDS:
+                return run
 
     async def until(self, run_id: str, states: tuple[str, ...]) -> dict[str, Any]:
         """Return a run once it is in one of the states."""
         after: int | None = None
         while True:
             run = await self.client.get_run(
-                run_id, after_event=after, wait_s=30 if after is not None else 0
+                run_id, after_event=after, wait_s=WAIT_S if after is not None else 0
             )
             if run["state"] in states:
                 return run

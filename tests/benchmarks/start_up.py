@@ -9,10 +9,10 @@ from functools import partial
 import trio
 
 from tests.benchmarks.figures import Figure, Goal, alternate
-from tests.benchmarks.stage import GYOZA, Stage, user_environment
+from tests.benchmarks.stage import AS_INSTALLED, GYOZA, Stage, user_environment
 
 ROUNDS = 11
-IMPORTS = (sys.executable, "-c", "import trio, httpx, docker")
+IMPORTS = (sys.executable, "-c", f"{AS_INSTALLED}import trio, httpx, docker")
 NOTHING = (sys.executable, "-c", "pass")
 
 

@@ -22,9 +22,13 @@ def table_of(figures: list[Figure]) -> Table:
             figure.goal.words(figure.unit, has_floor=bool(figure.floor)),
             "met" if figure.met else "[bold red]MISSED[/]",
         )
-        if figure.note:
-            table.add_row(f"  [dim]{figure.note}[/]")
     return table
+
+
+def notes_of(figures: list[Figure]) -> list[str]:
+    """Return what the reader should know, a line for each figure that has something."""
+    noted = (figure for figure in figures if figure.note)
+    return [f"{figure.name} {figure.case}: {figure.note}" for figure in noted]
 
 
 def _distance(figure: Figure) -> str:
