@@ -18,6 +18,7 @@ from gyoza.cli.main import app
 from gyoza.server.app import create_app
 from gyoza.server.keyring import Keyring
 from gyoza.server.routes.bodies import DefinitionBody
+from tests.benchmarks.catalogue import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -77,6 +78,13 @@ def test_every_flag_in_the_text_is_one_of_gyozas(page: Path) -> None:
 
 
 @on_each_page
+def test_every_benchmark_named_is_one(page: Path) -> None:
+    for line in re.findall(r"^just bench (.+)$", "\n".join(blocks(page, "sh")), re.MULTILINE):
+        words = [word for word in shlex.split(line, comments=True) if "." not in word]
+        assert {word for word in words if word[0] != "-"} <= BENCHMARKS.keys(), line
+
+
+@on_each_page
 def test_every_variable_is_known_to_the_code(page: Path) -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("gyoza/**/*.py"))
     named = set(re.findall(r"GYOZA_[A-Z_]+\b", page.read_text(encoding="utf-8")))
@@ -129,7 +137,7 @@ def test_the_http_reference_names_every_route_and_no_other() -> None:
     paths: dict[str, dict[str, Any]] = create_app(service, Keyring("key")).openapi()["paths"]
     routes = {f"{method.upper()} {plain(path)}" for path in paths for method in paths[path]}
     reference = prose(ROOT / "docs" / "reference.md")
-    assert routes == set(re.findall(r"`((?:GET|POST|PATCH|DELETE) /[^`]*)`", reference))
+    assert routes == set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /[^`]*)`", reference))
 
 
 @on_each_page
