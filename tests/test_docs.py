@@ -124,7 +124,7 @@ def test_every_op_shown_runs_outside_a_container(page: Path, tmp_path: Path) -> 
         (tmp_path / "op.py").write_text(block, encoding="utf-8")
         taken = {key: value for key, value in inputs.items() if f"{key}: str" in block}
         command = [sys.executable, str(tmp_path / "op.py"), json.dumps(taken)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         said = "".join(line for line in ran.stdout.splitlines() if not line.startswith("::"))
         assert json.loads(said) == outputs[name]
 

@@ -29,6 +29,7 @@ class FakeContainer:
         ended: Set when it has exited.
         news: Set, and made anew, when something has happened to it or to its engine.
         oom_killed: What the engine will say of it; a program may set it.
+        oom_told_late: Set in its place, the engine says so only after the exit.
         output: What it has written.
     """
 
@@ -40,6 +41,7 @@ class FakeContainer:
         self.state = "created"
         self.exit_code = 0
         self.oom_killed = False
+        self.oom_told_late = False
         self.stop_asked = trio.Event()
         self.ended = trio.Event()
         self.news = trio.Event()

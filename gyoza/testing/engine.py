@@ -100,6 +100,12 @@ class FakeContainerEngine(EngineControls):
                 )
             await container.news.wait()
 
+    async def killed_for_memory(self, container_id: str) -> bool:
+        """See `ContainerEngine.killed_for_memory`."""
+        await self._called("killed_for_memory", container_id)
+        container = self._named(container_id)
+        return container is not None and (container.oom_killed or container.oom_told_late)
+
     async def hear_exits(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -183,7 +183,7 @@ async def test_a_worker_whose_policy_names_a_runtime_that_the_engine_lacks(
 
 async def test_an_image_whose_health_check_runs_commands(busybox_image: str) -> None:
     spec = ContainerSpec(name=f"gyoza-test-{uuid4().hex}", image=busybox_image, command=["true"])
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_docker_engine() as engine:
             container_id = await engine.create(spec)
             try:
@@ -205,7 +205,7 @@ async def test_a_pipeline_step_that_mounts_the_engines_socket(
     busybox_image: str, path: str
 ) -> None:
     spec = ContainerSpec(name="gyoza-test-never", image=busybox_image, volumes={path: "/mnt"})
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_docker_engine() as engine:
             with pytest.raises(PolicyRefused, match="engine's socket"):
                 await engine.create(spec)
@@ -218,7 +218,7 @@ async def test_a_pipeline_step_that_mounts_a_link_to_the_engines_socket(
     spec = ContainerSpec(
         name="gyoza-test-never", image=busybox_image, volumes={str(tmp_path / "link"): "/mnt"}
     )
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_docker_engine() as engine:
             with pytest.raises(PolicyRefused, match="engine's socket"):
                 await engine.create(spec)

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.docker
 LIMIT_S = 90
 LIMIT = {"ram_mb": 24}
 READY = 'echo ::gyoza::\'{"type":"PROGRESS","msg":1}\'; '
-# A child of the shell that takes all the memory there is; the shell sees it die.
-GREEDY_CHILD = "tail /dev/zero; "
+# A child of the shell that takes all the memory there is; the shell sees it die. Then it counts a
+# while, without another process: until the memory is free again, and the engine has heard of it.
+GREEDY_CHILD = "tail /dev/zero; code=$?; i=0; while [ $((i += 1)) -lt 150000 ]; do :; done; "
 OF_MEMORY = "killed for using more memory than its limit of 24 MB"
 
 
@@ -54,10 +55,9 @@ async def test_an_op_that_takes_all_memory(
 ) -> None:
     with trio.fail_after(LIMIT_S):
         async with open_system() as system:
-            shell = await end_of(system, busybox_image, ["tail", "/dev/zero"], constraints=LIMIT)
-            python = await end_of(
-                system, python_image, ["python", "-c", "bytearray(2**30)"], constraints=LIMIT
-            )
+            shell = await system.end_for_memory(busybox_image, ["tail", "/dev/zero"], **LIMIT)
+            take = ["python", "-c", "bytearray(2**30)"]
+            python = await system.end_for_memory(python_image, take, **LIMIT)
     expected = ("OUT_OF_MEMORY", 137, f"The op was {OF_MEMORY}.")
     assert failure(shell) == failure(python) == expected
 
@@ -82,7 +82,7 @@ async def test_a_child_that_takes_all_memory_under_an_op_that_goes_on(
             1,
             f"The op exited with code 1. Before that one of its processes was {OF_MEMORY}.",
         ),
-        ("exit $?", "OUT_OF_MEMORY", 137, f"The op was {OF_MEMORY}."),
+        ("exit $code", "OUT_OF_MEMORY", 137, f"The op was {OF_MEMORY}."),
     ],
 )
 async def test_a_child_that_takes_all_memory_under_an_op_that_fails_then(
@@ -152,14 +152,14 @@ async def test_an_op_past_its_time_limit_that_has_lost_a_child_for_memory(
                 busybox_image,
                 ["sh", "-c", script],
                 constraints=LIMIT,
-                timeout_s=5,
+                timeout_s=8,
                 grace_s=grace_s,
             )
     summary = run["execution_summary"]
     assert (run["state"], summary["reason"]) == ("FAILED", "TIMED_OUT")
     assert run["progress"] == 1
     assert summary["error_message"] == (
-        "The op ran longer than its limit of 5 s. Before its end one of its processes was killed "
+        "The op ran longer than its limit of 8 s. Before its end one of its processes was killed "
         "for memory."
     )
 

@@ -65,7 +65,7 @@ class Watched(io.StringIO):
 
     def wait_for(self, text: str) -> None:
         with self._news:
-            assert self._news.wait_for(lambda: text in self.getvalue(), timeout=20), text
+            assert self._news.wait_for(lambda: text in self.getvalue(), timeout=60), text
 
 
 @pytest.fixture

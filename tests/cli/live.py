@@ -32,12 +32,12 @@ def live_server(directory: Path) -> Generator[str]:
 
     thread = Thread(target=trio.run, args=(main,))
     thread.start()
-    url, token, scope = started.get(timeout=20)
+    url, token, scope = started.get(timeout=60)
     try:
         yield url
     finally:
         token.run_sync_soon(scope.cancel)
-        thread.join(timeout=20)
+        thread.join(timeout=60)
 
 
 class PlayedWorker:

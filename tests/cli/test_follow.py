@@ -42,7 +42,7 @@ def follow(gyoza: Gyoza, url: str) -> Iterator[Follow]:
             with played_worker(url) as worker:
                 playing = pool.submit(script, worker)
                 result = gyoza("run", "image", "--follow", *arguments)
-                playing.result(timeout=20)
+                playing.result(timeout=60)
                 return result
 
         yield run
@@ -148,7 +148,7 @@ def interrupt(
     with ThreadPoolExecutor(1) as pool, played_worker(url) as worker:
         playing = pool.submit(script, worker)
         code = main(["run", "image", "--follow"])
-        run_id = playing.result(timeout=20).id
+        run_id = playing.result(timeout=60).id
         return code, run_id, worker.client.get_run(run_id)["state"]
 
 
@@ -196,7 +196,7 @@ def test_a_server_that_goes_away_is_told(
 
         playing = pool.submit(script)
         code = main(["run", "image", "--follow", "--server-url", url])
-        playing.result(timeout=20)
+        playing.result(timeout=60)
     assert code == ExitCode.SERVER
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith(f"gyoza: The server at {url} does not answer")

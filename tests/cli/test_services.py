@@ -74,7 +74,7 @@ def interrupted_once(
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(script)
         code = main(list(command))
-        looking.result(timeout=20)
+        looking.result(timeout=60)
     return code
 
 

@@ -44,7 +44,7 @@ async def test_requests_given_up_in_any_phase_keep_no_connection_from_later_ones
                 await client.cancel_run(run)
         assert len(answers) >= TASKS // 2
         assert set(answers) == {"CANCELLED"}
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for _ in range(TASKS):
                     nursery.start_soon(client.get_run, run)

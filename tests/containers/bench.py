@@ -38,6 +38,7 @@ SCRIPTS = {
     ),
     "writes-when-asked": "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.1; done",
     "exits-3": "exit 3",
+    "takes-all-memory": "exec tail /dev/zero",
     "writes": "echo out; echo err >&2; printf unfinished",
     "writes-much": "seq 20000",
     "sleeps": "echo ready; exec sleep 60",
@@ -70,6 +71,11 @@ async def _writes_odd(container: FakeContainer) -> int:
 
 async def _exits_3(container: FakeContainer) -> int:
     return 3
+
+
+async def _takes_all_memory(container: FakeContainer) -> int:
+    container.oom_told_late = True
+    return 137
 
 
 async def _sleeps(container: FakeContainer) -> int:
@@ -106,6 +112,7 @@ def add_images(engine: FakeContainerEngine) -> None:
     """Give the fake an image for each of the scripts."""
     for name, program in {
         "exits-3": _exits_3,
+        "takes-all-memory": _takes_all_memory,
         "writes": _writes,
         "writes-much": _writes_much,
         "writes-odd": _writes_odd,

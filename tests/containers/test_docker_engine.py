@@ -1,6 +1,5 @@
 """What only a real Docker Engine can show."""
 
-import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ async def waits_and_reads_that_are_cancelled_leave_no_thread(
                 for _ in range(5):
                     nursery.start_soon(engine.wait, container_id)
                 nursery.start_soon(stream.receive)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await trio.testing.wait_all_threads_completed()
 
 
@@ -69,27 +68,6 @@ async def test_limits_labels_and_init_reach_the_engine(docker_bench: Bench) -> N
         "Config": {"max-size": "500m", "max-file": "2", "compress": "false"},
     }
     assert found["Config"]["Labels"]["gyoza.test"] == "limits"
-
-
-@pytest.mark.docker
-async def test_a_container_that_exceeds_its_memory_is_reported_so(docker_bench: Bench) -> None:
-    assert docker_bench.image
-    spec = ContainerSpec(
-        name=f"gyoza-test-oom-{os.getpid()}",
-        image=docker_bench.image,
-        command=["tail", "/dev/zero"],
-        ram_mb=16,
-    )
-    engine = docker_bench.engine
-    with trio.fail_after(SLOW):
-        container_id = await engine.create(spec)
-        try:
-            await engine.start(container_id)
-            ended = await engine.wait(container_id)
-        finally:
-            with trio.move_on_after(30, shield=True):
-                await engine.remove(container_id)
-    assert (ended.exit_code, ended.oom_killed) == (137, True)
 
 
 def test_a_volume_is_a_path_of_the_host_or_a_name() -> None:

@@ -134,3 +134,24 @@ async def test_events_that_are_none_are_an_error(scripted: Script) -> None:
     async with scripted({b"/events": heard}) as engine:
         with pytest.raises(EngineError, match="make no sense"):
             await engine.hear_exits()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([BEGUN, chunk(told("oom", "x"))], True),
+        ([answer(200, {"Action": "oom"})], True),
+        ([BEGUN, LAST_CHUNK], False),
+        ([answer(403, {"message": "forbidden"})], False),
+    ],
+    ids=["told", "told_through_a_proxy", "not_told", "refused"],
+)
+async def test_a_kill_for_memory_may_be_told_after_the_exit(
+    scripted: Script, said: list[bytes], expected: bool
+) -> None:
+    tell, heard = trio.open_memory_channel[bytes](9)
+    for part in said:
+        await tell.send(part)
+    await tell.aclose()
+    async with scripted({b"/events?since=0": heard}) as engine:
+        assert await engine.killed_for_memory("x") is expected

@@ -221,6 +221,27 @@ async def test_a_container_that_does_not_stop_can_be_killed(bench: Bench) -> Non
             assert await bench.engine.wait(container_id) == ContainerExit(137)
 
 
+async def test_a_container_that_exceeds_its_memory_is_reported_so_if_not_at_once(
+    bench: Bench,
+) -> None:
+    told = False
+    with trio.fail_after(SLOW):
+        while not told:  # a busy engine may lose the kernel's word
+            async with bench.created("takes-all-memory", ram_mb=16) as container_id:
+                await bench.engine.start(container_id)
+                ended = await bench.engine.wait(container_id)
+                assert ended.exit_code == 137
+                told = ended.oom_killed or await bench.engine.killed_for_memory(container_id)
+
+
+async def test_a_container_that_was_killed_by_hand_was_not_killed_for_memory(bench: Bench) -> None:
+    with trio.fail_after(SLOW):
+        async with bench.running("sleeps") as container_id:
+            await bench.engine.kill(container_id)
+            assert await bench.engine.wait(container_id) == ContainerExit(137)
+            assert not await bench.engine.killed_for_memory(container_id)
+
+
 async def test_signals_to_what_is_not_running_do_nothing(bench: Bench) -> None:
     with trio.fail_after(SLOW):
         async with bench.created("exits-3") as container_id:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import trio
@@ -49,6 +50,19 @@ class System:
         """Return the run once it has ended."""
         return await self.until(run_id, lambda run: run["state"] in ENDS)
 
+    async def end_for_memory(self, image: str, command: list[str], ram_mb: int) -> dict[str, Any]:
+        """Return a run that took all memory: the first of which the engine knows that it did.
+
+        A busy engine may lose the kernel's word of it; then nobody knows what has killed the op.
+        """
+        while True:
+            constraints = {"ram_mb": ram_mb}
+            run_id = await self.run(image, command=command, constraints=constraints)
+            run = await self.end_of(run_id)
+            summary = run["execution_summary"]
+            if (summary["reason"], summary["exit_code"]) != ("EXIT_CODE", 137):
+                return run
+
 
 ENDS = ("COMPLETED", "FAILED", "CANCELLED")
 OpenSystem = Callable[..., AbstractAsyncContextManager[System]]
@@ -68,7 +82,7 @@ def open_system(tmp_path: Path) -> OpenSystem:
         defaults: dict[str, Any] = {
             "api_key": KEY,
             "work_dir": tmp_path / "work",
-            "worker_id": f"test-{tmp_path.name}"[:60],
+            "worker_id": f"test-{uuid4().hex}",  # other tests use this engine, too
             "max_concurrency": 8,
         }
         worker_settings = WorkerSettings(**(defaults | settings))

@@ -124,13 +124,13 @@ def test_run_returns_the_exit_code_after_a_signal(
 
     thread = threading.Thread(target=trio.run, args=(serve_and_signal,))
     thread.start()
-    ready.wait(10)
+    ready.wait(60)
     try:
         settings = WorkerSettings(server_url=urls[0], worker_id="test-run", work_dir=tmp_path)
         assert main.run(settings) == 0
     finally:
         tokens[0].run_sync_soon(stop.set)
-        thread.join(10)
+        thread.join(60)
 
 
 async def _signal_when_registered(server: SmallServer) -> None:

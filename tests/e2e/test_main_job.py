@@ -124,12 +124,11 @@ async def test_out_of_memory_and_time_out_are_told_apart(
     eat = "x = b'x' * (512 * 1024 * 1024)"
     with trio.fail_after(60):
         async with open_system(grace_s=0) as system:
-            greedy = await system.run(
-                python_image, command=["python", "-c", eat], constraints={"ram_mb": 64}
-            )
             slow = await system.run(busybox_image, command=["sleep", "60"], timeout_s=0.5)
-            reasons = [(await system.end_of(r))["execution_summary"] for r in (greedy, slow)]
-    assert [summary["reason"] for summary in reasons] == ["OUT_OF_MEMORY", "TIMED_OUT"]
+            greedy = await system.end_for_memory(python_image, ["python", "-c", eat], ram_mb=64)
+            ends = [greedy, await system.end_of(slow)]
+    reasons = [run["execution_summary"]["reason"] for run in ends]
+    assert reasons == ["OUT_OF_MEMORY", "TIMED_OUT"]
 
 
 async def test_a_missing_image_a_missing_program_and_bad_output_each_say_so(

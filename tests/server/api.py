@@ -26,7 +26,7 @@ class Api:
         self.stop = stop
 
     async def ask(self, method: str, path: str, status: int = 200, **kwargs: Any) -> Any:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             response = await self.client.request(method, path, **kwargs)
         assert response.status_code == status, response.text
         return response.json()
@@ -97,7 +97,7 @@ async def serving(
     async with trio.open_nursery() as nursery:
         url = await nursery.start(partial(serve, settings, limits=limits))
         async with httpx.AsyncClient(
-            base_url=url, headers={"X-API-Key": KEY}, timeout=20, verify=verify
+            base_url=url, headers={"X-API-Key": KEY}, timeout=60, verify=verify
         ) as client:
             yield Api(client, url, nursery.cancel_scope)
         nursery.cancel_scope.cancel()

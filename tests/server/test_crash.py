@@ -148,7 +148,7 @@ async def server_process(directory: Path) -> AsyncGenerator[tuple[ServerProcess,
     await server.start()
     try:
         async with httpx.AsyncClient(
-            base_url=server.url, headers={"X-API-Key": KEY}, timeout=20
+            base_url=server.url, headers={"X-API-Key": KEY}, timeout=60
         ) as client:
             yield server, Api(client, server.url, trio.CancelScope())
     finally:

@@ -39,7 +39,7 @@ async def waiting(
 
     def hold(tx: Tx) -> None:
         token.run_sync_soon(begun.set)
-        assert gate.wait(20)
+        assert gate.wait(60)
 
     async def write(name: str, job: Callable[[Tx], object]) -> None:
         try:
@@ -47,7 +47,7 @@ async def waiting(
         except (ValueError, IntegrityError) as error:
             answers[name] = error
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(database.write, hold)
             await begun.wait()
@@ -113,7 +113,7 @@ async def test_a_job_that_fails_undoes_its_own_and_wakes_nobody(tmp_path: Path) 
             pass
         assert found == {"a": None, "b": error, "c": None}
         assert await added(database) == ["a", "c"]
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await others.wait()
         with trio.move_on_after(0):
             await news.wait()
@@ -135,7 +135,7 @@ async def test_who_is_cancelled_in_the_middle_learns_what_was_written(database: 
 
     def job(tx: Tx) -> str:
         token.run_sync_soon(begun.set)
-        assert gate.wait(20)
+        assert gate.wait(60)
         adding("a")(tx)
         return "written"
 
@@ -150,7 +150,7 @@ async def test_who_is_cancelled_in_the_middle_learns_what_was_written(database: 
         scope.cancel()
         gate.set()
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
     assert await added(database) == ["a"]

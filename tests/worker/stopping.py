@@ -78,7 +78,7 @@ class Held:
     def __call__(self, *args: Any) -> Any:
         if not self._go_on.is_set():
             trio.from_thread.run_sync(self.reached.set)
-            assert self._go_on.wait(10)
+            assert self._go_on.wait(60)
         return self.function(*args)
 
     def __enter__(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trio
 
-from gyoza.testing import FakeContainer, FakeContainerEngine
+from gyoza.testing import FakeContainer, FakeContainerEngine, Program
 from gyoza.worker.containers.engine import ContainerExit
 from gyoza.worker.errors import ContainerNotFound, EngineError, EngineUnavailable
 from gyoza.worker.execution_pipeline.steps import prepare_inputs
@@ -26,6 +26,11 @@ async def run_out_of_memory(container: FakeContainer) -> int:
     return 137
 
 
+async def run_out_of_memory_told_late(container: FakeContainer) -> int:
+    container.oom_told_late = True
+    return 137
+
+
 async def lose_a_child(container: FakeContainer) -> int:
     container.oom_killed = True
     return 1
@@ -40,7 +45,7 @@ async def failure_of(
     server: SmallServer, start_worker: StartWorker, image: str, **fields: Any
 ) -> dict[str, Any]:
     server.submit("run-1", image, **fields)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with start_worker() as worker:
             failed = await server.wait_for_event("FAILED", "run-1")
             await end_of(worker, "run-1")
@@ -62,6 +67,7 @@ async def test_an_exit_code_is_told_with_the_end_of_the_log(
     }
 
 
+@pytest.mark.parametrize("program", [run_out_of_memory, run_out_of_memory_told_late])
 @pytest.mark.parametrize(
     ("constraints", "sentence"),
     [
@@ -70,13 +76,14 @@ async def test_an_exit_code_is_told_with_the_end_of_the_log(
     ],
 )
 async def test_out_of_memory_is_told_apart(
+    program: Program,
     constraints: dict[str, int],
     sentence: str,
     server: SmallServer,
     engine: FakeContainerEngine,
     start_worker: StartWorker,
 ) -> None:
-    engine.add_image("greedy", run_out_of_memory)
+    engine.add_image("greedy", program)
     failure = await failure_of(server, start_worker, "greedy", constraints=constraints)
     assert (failure["reason"], failure["error_message"]) == ("OUT_OF_MEMORY", sentence)
 
@@ -198,7 +205,7 @@ async def test_an_error_while_a_cancelled_run_is_cleaned_up_is_no_failure(
     engine.add_image("sleeper", sleep_for_ever)
     engine.failures["remove"] = EngineUnavailable("No engine.")
     server.submit("run-1", "sleeper")
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", "run-1")
             worker.active.trip_all(CancelReason.LEASE_LOST)

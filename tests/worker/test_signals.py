@@ -39,7 +39,7 @@ async def test_the_second_signal_stops_the_runs_and_gives_them_back(
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper")
     context = WorkerContext(resources=Resources())
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with (
             open_worker(settings, context=context, engine=engine) as worker,
             trio.open_nursery() as process,
@@ -70,7 +70,7 @@ async def test_the_third_signal_leaves_at_once_with_its_number(
     monkeypatch.setattr(os, "_exit", leave)
     monkeypatch.setattr(signals.logging, "shutdown", lambda: flushed.append(True))
     context = WorkerContext(resources=Resources())
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_worker(settings, context=context, engine=engine) as worker:
             with pytest.raises(ExceptionGroup) as caught:
                 await interrupted_three_times(worker)

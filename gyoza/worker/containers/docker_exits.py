@@ -6,7 +6,7 @@ container's network and file systems apart. The event `die` comes before all tha
 
 import json
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import trio
@@ -20,6 +20,9 @@ from gyoza.worker.containers.labels import GPUS, RUN_ID
 from gyoza.worker.errors import EngineError
 
 FILTERS = {"type": ["container"], "event": ["die", "oom"], "label": [RUN_ID]}
+
+LATE_S = 1.0
+"""Seconds that the word of a kill for memory may come after the exit; 0.3 have been seen."""
 
 
 class Exits:
@@ -86,3 +89,19 @@ class Exits:
         if event["Action"] == "die" and attributes["exitCode"] == "0" and not attributes.get(GPUS):
             for _, scope in waits:
                 scope.cancel()
+
+
+async def killed_for_memory(docker: DockerThreads, container_id: str) -> bool:
+    """See `ContainerEngine.killed_for_memory`."""
+    filters = {"container": [container_id], "event": ["oom"]}
+    which = {"since": 0, "filters": json.dumps(filters)}  # what has been, and what comes
+
+    def events(client: EngineHttp) -> Response:
+        return client.send("GET", "/events", which, endless=True)
+
+    with suppress(EngineError), closing(Call()) as call, trio.move_on_after(LATE_S):
+        inflow = Inflow(await docker.open(events, docker.quick, call), gather=False)
+        while block := await inflow.receive():
+            if b"{" in block:  # an event, in whatever wrapping; no other was asked for
+                return True
+    return False

@@ -213,6 +213,15 @@ class ContainerEngine(Protocol):
         """
         ...
 
+    async def killed_for_memory(self, container_id: str) -> bool:
+        """Return whether one of its processes was killed for memory, by what has come since.
+
+        The kernel's word of it and the exit take different ways through the engine, and on a busy
+        machine `ContainerExit.oom_killed` may be false for it. This waits up to a second for that
+        word. False, too, if the engine does not tell, or has lost it.
+        """
+        ...
+
     async def hear_exits(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import trio
 
@@ -36,8 +37,11 @@ ENGINE_S = 120.0
 OUTPUT_S, OUTPUT_STALL_S = 600.0, 10.0
 """Seconds that the rest of the output may take after the exit, and those without any of it."""
 
-ENDED_FROM_OUTSIDE = (137, 143, 255)
-"""Exit codes of a container that was killed or stopped, or that its engine lost."""
+KILLED = 137
+"""Exit code of a container that was killed, by whomever."""
+
+ENDED_FROM_OUTSIDE = (KILLED, 143, 255)
+"""Those of a container that was killed or stopped, or that its engine lost."""
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +174,9 @@ class OpContainer:
         try:
             with limit:
                 exited = await self._engine.wait(container_id)
+                if exited.exit_code == KILLED and not (exited.oom_killed or exited.unseen):
+                    late = await self._engine.killed_for_memory(container_id)
+                    exited = replace(exited, oom_killed=late)
         finally:
             if exited is None:
                 with self._told(), trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
@@ -180,7 +187,7 @@ class OpContainer:
         self._ended = True
         if exited is None:
             for_memory = stopped is not None and stopped.oom_killed
-            return Exit(ENDED_FROM_OUTSIDE[0], for_memory, timed_out=True)
+            return Exit(KILLED, for_memory, timed_out=True)
         return self._judged(exited, watched=watched)
 
     def _judged(self, exited: ContainerExit, *, watched: bool) -> Exit:
@@ -194,7 +201,7 @@ class OpContainer:
         by_signal = exited.exit_code in ENDED_FROM_OUTSIDE
         if by_signal and record.timed_out:
             return Exit(exited.exit_code, exited.oom_killed, timed_out=True)
-        for_memory = exited.oom_killed and exited.exit_code == ENDED_FROM_OUTSIDE[0]
+        for_memory = exited.oom_killed and exited.exit_code == KILLED
         unseen = not for_memory and (exited.unseen or not watched)
         if by_signal and (unseen or record.stopping):
             raise RunInterrupted(
