@@ -68,7 +68,7 @@ async def said_by(open_system: OpenSystem, image: str, script: str, **policy: An
 async def test_an_op_that_looks_for_privileges_finds_few(
     open_system: OpenSystem, python_image: str
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         seen = await seen_by_an_op(open_system, python_image)
     assert seen["capabilities"] == seen["effective"] == HARMLESS
     assert seen["no_new_privs"] == "1"
@@ -91,7 +91,7 @@ async def test_an_op_that_looks_for_the_workers_variables_and_keys(
     monkeypatch.setenv("GYOZA_API_KEY", "key-in-the-environment")
     (tmp_path / "config.json").write_text('{"proxies": {"default": {"httpProxy": "http://p:1"}}}')
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         seen = await seen_by_an_op(open_system, python_image)
     assert {name for name in seen["variables"] if name.startswith("GYOZA_")} == {
         *("GYOZA_INPUT_PATH", "GYOZA_INPUT_JSON_PATH", "GYOZA_OUTPUT_PATH"),
@@ -106,7 +106,7 @@ async def test_an_op_that_looks_for_the_workers_variables_and_keys(
 async def test_an_op_that_looks_into_its_own_description_on_the_engine_for_the_key(
     open_system: OpenSystem, busybox_image: str
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_system() as system:
             run_id = await system.run(busybox_image, command=["sleep", "1000"])
             await system.until(run_id, lambda run: run["state"] == "RUNNING")
@@ -122,14 +122,14 @@ async def test_an_op_that_looks_into_its_own_description_on_the_engine_for_the_k
 
 async def test_an_op_that_forks_without_end(open_system: OpenSystem, busybox_image: str) -> None:
     script = "i=0; while [ $i -lt 60 ]; do sleep 5 & i=$((i+1)); done; echo never"
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         said = await said_by(open_system, busybox_image, script, pids_limit=20)
     assert "can't fork" in said
     assert "never" not in said
 
 
 async def test_an_op_that_makes_a_device(open_system: OpenSystem, busybox_image: str) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         said = await said_by(open_system, busybox_image, "mknod /gyoza/disk b 8 0; echo $?")
     assert said.endswith("Operation not permitted\n1\n")
 
@@ -142,7 +142,7 @@ async def test_an_op_that_mounts_and_that_changes_the_kernel(
         "echo 1 > /proc/sys/kernel/sysrq; echo b > /proc/sysrq-trigger; chroot / true; "
         "ping -c 1 -W 1 127.0.0.1 >/dev/null; echo still here"
     )
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         said = await said_by(open_system, busybox_image, script)
     lines = said.splitlines()
     assert lines[-1] == "still here"
@@ -153,7 +153,7 @@ async def test_an_op_that_writes_where_everything_is_read_only(
     open_system: OpenSystem, busybox_image: str
 ) -> None:
     script = "echo a > /anywhere || echo b > /tmp/small && echo c > /gyoza/own && cat /tmp/small"
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         said = await said_by(open_system, busybox_image, script, read_only=True)
     assert "Read-only file system" in said
     assert said.endswith("b\n")
@@ -162,7 +162,7 @@ async def test_an_op_that_writes_where_everything_is_read_only(
 async def test_an_op_that_calls_home_without_a_network(
     open_system: OpenSystem, python_image: str
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         policy = ContainerPolicy(network="none", user="1234:5678", shm_mb=8)
         seen = await seen_by_an_op(open_system, python_image, policy)
     assert seen["interfaces"] == ["lo"]
@@ -174,7 +174,7 @@ async def test_an_op_that_calls_home_without_a_network(
 async def test_a_worker_whose_policy_names_a_runtime_that_the_engine_lacks(
     open_system: OpenSystem, busybox_image: str
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_system(policy=ContainerPolicy(runtime="not-there")) as system:
             run = await system.end_of(await system.run(busybox_image, command=["true"]))
     assert run["execution_summary"]["reason"] == "ENGINE"
@@ -183,7 +183,7 @@ async def test_a_worker_whose_policy_names_a_runtime_that_the_engine_lacks(
 
 async def test_an_image_whose_health_check_runs_commands(busybox_image: str) -> None:
     spec = ContainerSpec(name=f"gyoza-test-{uuid4().hex}", image=busybox_image, command=["true"])
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_docker_engine() as engine:
             container_id = await engine.create(spec)
             try:
@@ -205,7 +205,7 @@ async def test_a_pipeline_step_that_mounts_the_engines_socket(
     busybox_image: str, path: str
 ) -> None:
     spec = ContainerSpec(name="gyoza-test-never", image=busybox_image, volumes={path: "/mnt"})
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_docker_engine() as engine:
             with pytest.raises(PolicyRefused, match="engine's socket"):
                 await engine.create(spec)
@@ -218,7 +218,7 @@ async def test_a_pipeline_step_that_mounts_a_link_to_the_engines_socket(
     spec = ContainerSpec(
         name="gyoza-test-never", image=busybox_image, volumes={str(tmp_path / "link"): "/mnt"}
     )
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_docker_engine() as engine:
             with pytest.raises(PolicyRefused, match="engine's socket"):
                 await engine.create(spec)

@@ -27,7 +27,7 @@ __all__ = ["busybox_image"]
 pytestmark = pytest.mark.docker
 
 KEY = "a-key-for-floods"
-LIMIT_S = 100
+LIMIT_S = 200
 MAX_GROWTH_KB = 48 * 1024
 
 UNTIL_TOLD = """

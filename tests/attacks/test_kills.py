@@ -17,7 +17,7 @@ __all__ = ["busybox_image", "open_system", "python_image"]
 
 pytestmark = pytest.mark.docker
 
-LIMIT_S = 90
+LIMIT_S = 200
 LIMIT = {"ram_mb": 24}
 READY = 'echo ::gyoza::\'{"type":"PROGRESS","msg":1}\'; '
 # A child of the shell that takes all the memory there is; the shell sees it die. Then it counts a

@@ -122,7 +122,7 @@ async def run_all(
 async def test_a_container_that_leaves_something_else_than_outputs(
     deployment: Deployment, busybox_image: str
 ) -> None:
-    with trio.fail_after(110):
+    with trio.fail_after(200):
         scripts = {name: (busybox_image, script) for name, (script, _) in LEAVES.items()}
         ended = await run_all(deployment, scripts)
     for name, (_, sentence) in LEAVES.items():
@@ -136,7 +136,7 @@ async def test_a_container_that_leaves_something_else_than_outputs(
 async def test_a_container_that_leaves_what_its_worker_may_not_even_remove(
     deployment: Deployment, busybox_image: str
 ) -> None:
-    with trio.fail_after(110):
+    with trio.fail_after(200):
         scripts = {
             name: (busybox_image, f"echo '{{\"ok\": 1}}' > $OUT && {script}")
             for name, script in STILL_WELL.items()

@@ -88,7 +88,7 @@ async def refused(
     """Hand out a run with these fields and one that is well; return the refusal's sentence."""
     server.submit("bad", **({"image": "bad"} | fields))
     server.submit("good", "good")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(**settings):
             await server.wait_for_event("COMPLETED", "good")
             event = await server.wait_for_event("FAILED", "bad")
@@ -144,7 +144,7 @@ async def test_a_server_that_sends_a_run_whose_id_would_be_a_path(
 ) -> None:
     server.hand_out = [data]
     server.submit("good", "good")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker():
             await server.wait_for_event("COMPLETED", "good")
     said = [r.getMessage() for r in caplog.records if "cannot be read" in r.getMessage()]
@@ -184,7 +184,7 @@ async def test_a_run_that_asks_for_nothing_gets_the_most_that_one_may_have(
 
     engine.add_image("looks", look)
     server.submit("run", "looks")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(policy=ContainerPolicy(max_cpu=2, max_ram_mb=512)):
             await server.wait_for_event("COMPLETED", "run")
     assert specs == [(2, 512)]
@@ -197,7 +197,7 @@ async def test_a_server_that_hands_out_more_runs_than_were_asked_for(
     server.generous = True
     for number in range(20):
         server.submit(f"run-{number}", "long")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(max_concurrency=2, drain_timeout_s=0):
             await server.wait_until(
                 lambda: sum(request.endswith("/release") for request in server.requests) == 18
@@ -210,7 +210,7 @@ async def test_a_server_that_answers_a_claim_with_no_list_at_all(
 ) -> None:
     server.hand_out = {"id": "run"}
     server.submit("good", "good")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker():
             await server.wait_for_event("COMPLETED", "good")
 
@@ -236,7 +236,7 @@ async def test_a_server_that_answers_heartbeats_and_changes_with_nonsense(
 ) -> None:
     engine.add_image("long", sleep_for_ever)
     server.changes = [{"states": {}, "cursor": "1"}]
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(drain_timeout_s=0, heartbeat_s=0.02) as worker:
             server.submit("long", "long")
             await server.wait_for_event("STARTED", "long")
@@ -260,7 +260,7 @@ async def test_a_server_that_does_not_even_take_the_refusal(
     server.submit("bad", "bad", privileged=True)
     server.submit("good", "good")
     server.refuse_type("FAILED", 400, "No.")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker():
             await server.wait_for_event("COMPLETED", "good")
     assert server.told == ["STARTED", "COMPLETED"]

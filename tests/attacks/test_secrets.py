@@ -106,7 +106,7 @@ async def test_an_op_that_prints_its_secrets_in_every_way(
         env_vars={"TOKEN": TOKEN, "KEY": KEY, "PIN": "31", "OPEN": "in the open"},
         secrets=["TOKEN", "KEY", "PIN", "UNKNOWN"],
     )
-    with caplog.at_level("DEBUG"), trio.fail_after(60):
+    with caplog.at_level("DEBUG"), trio.fail_after(200):
         async with open_worker(server, tmp_path, Pipeline(steps)):
             failed = await server.wait_for_event("FAILED", "run-1")
     log = server.logs["run-1"]
@@ -134,7 +134,7 @@ async def test_an_op_that_looks_for_the_variables_of_its_worker(
         command=["env"],
         env_vars={"PROXY": "the run's", "OWN": "of the run", "GYOZA_RUN_ID": "another's"},
     )
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_worker(
             server,
             tmp_path,
@@ -175,7 +175,7 @@ async def test_a_run_whose_refusal_by_the_engine_might_show_its_variables(
 ) -> None:
     secret = {"env_vars": {"A": "sesame-open"}, "secrets": ["A"], "command": ["true"]}
     server.submit("run-1", busybox_image, **(secret | fields))
-    with caplog.at_level("DEBUG"), trio.fail_after(60):
+    with caplog.at_level("DEBUG"), trio.fail_after(200):
         async with open_worker(server, tmp_path):
             failed = await server.wait_for_event("FAILED", "run-1")
     assert sentence in failed["payload"]["error_message"]

@@ -29,7 +29,7 @@ __all__ = ["busybox_image"]
 
 KEY = "k3y-nobody-may-see"
 PASSWORD = "p4ssw0rd"
-SLOW = 60
+SLOW = 200
 
 
 @pytest.fixture

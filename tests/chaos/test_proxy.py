@@ -42,7 +42,7 @@ async def echo() -> AsyncGenerator[Echo]:
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port: int = listeners[0].socket.getsockname()[1]
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             async with open_proxy(port) as proxy:
                 server = Echo(proxy)
                 nursery.start_soon(trio.serve_listeners, server.serve, listeners)
@@ -112,7 +112,7 @@ async def test_a_server_that_is_down_is_a_connection_that_ends() -> None:
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     port: int = listener.socket.getsockname()[1]
     await listener.aclose()
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with (
             open_proxy(port) as proxy,
             await trio.open_tcp_stream("127.0.0.1", proxy.port) as stream,

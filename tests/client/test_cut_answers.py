@@ -146,7 +146,7 @@ async def test_a_call_whose_answer_was_lost_comes_to_the_same_as_one_that_was_an
         relaying(cut.url) as relay,
     ):
         relay.cuts = 2
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             answer: Any = await call(kind, relay.url, run, method, kwargs)
             expected: Any = await call(kind, whole.url, same, method, kwargs)
         assert relay.cuts == 0
@@ -167,7 +167,7 @@ async def test_a_call_that_might_count_twice_is_left_to_its_caller(
         relaying(cut.url) as relay,
     ):
         relay.cuts = 1
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             with pytest.raises(ServerUnreachable):
                 await call(kind, relay.url, run, method, kwargs)
             await call(kind, whole.url, same, method, kwargs)
@@ -189,7 +189,7 @@ async def test_a_claim_made_again_brings_the_run_whose_answer_was_lost(tmp_path:
     ):
         await api.beat()
         first, second = await api.submit(), await api.submit()
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             await lost_claim(relay, client)
             await lost_claim(relay, client)
             for holding, expected in (([], first), ([first], second)):

@@ -51,7 +51,7 @@ async def attacking(talk: Talk) -> AsyncGenerator[Attacker]:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         attacker.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
         nursery.start_soon(trio.serve_listeners, attacker.serve, [listener])
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             yield attacker
         nursery.cancel_scope.cancel()
 

@@ -31,7 +31,7 @@ async def test_requests_given_up_in_any_phase_keep_no_connection_from_later_ones
                 await trio.lowlevel.checkpoint()
             scope.cancel()
 
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             async with trio.open_nursery() as nursery:
                 scopes = [trio.CancelScope() for _ in range(TASKS)]
                 for number, scope in enumerate(scopes):
@@ -44,7 +44,7 @@ async def test_requests_given_up_in_any_phase_keep_no_connection_from_later_ones
                 await client.cancel_run(run)
         assert len(answers) >= TASKS // 2
         assert set(answers) == {"CANCELLED"}
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             async with trio.open_nursery() as nursery:
                 for _ in range(TASKS):
                     nursery.start_soon(client.get_run, run)
@@ -69,7 +69,7 @@ async def test_a_hundred_runs_report_beside_each_other(tmp_path: Path) -> None:
                 nursery.start_soon(lambda: client.append_logs(run_id, 0, "text", **who))
             await client.release_run(run_id, **who, reason="SHUTDOWN")
 
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             async with trio.open_nursery() as nursery:
                 for run in claimed:
                     nursery.start_soon(report, run["id"])

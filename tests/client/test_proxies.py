@@ -29,7 +29,7 @@ def ask(request: pytest.FixtureRequest, impatient: None) -> Callable[..., Any]:
     """Asks a server for its health, and then who works: by both clients."""
 
     async def ask(url: str, **access: Any) -> Any:
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             if request.param == "blocking":
                 with GyozaClient(Access(url=url, api_key="key", **access)) as client:
                     return await trio.to_thread.run_sync(client.health)

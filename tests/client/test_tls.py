@@ -51,7 +51,7 @@ def ask(request: pytest.FixtureRequest, impatient: None) -> Any:
 
     async def ask(url: str, **files: Any) -> Any:
         access = Access(url=url, **files)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             if request.param == "blocking":
                 with GyozaClient(access) as client:
                     return await trio.to_thread.run_sync(client.health)
@@ -218,7 +218,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(
     access = Access(
         url=server.url, ca_file=authority.ca_file, client_cert=own.cert, client_key=own.key
     )
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with AsyncGyozaClient(access) as client:
             with pytest.raises(ServerUnreachable):
                 await client.health()

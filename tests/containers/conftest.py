@@ -17,7 +17,7 @@ from tests.images import busybox_image, python_image
 
 __all__ = ["busybox_image", "python_image"]
 
-SLOW = 60
+SLOW = 200
 
 
 @pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.docker)])

@@ -12,7 +12,7 @@ from gyoza.worker.errors import EngineError, EngineUnavailable, ImagePullError
 from tests.containers.bench import read_to_end
 from tests.containers.scripted import BEGUN, Script, answer, unix_server
 
-SLOW = 60
+SLOW = 200
 OK = answer(200, {})
 GONE = answer(404, {"message": "No such container: x"})
 BUSY = answer(409, {"message": "removal of container x is already in progress"})

@@ -14,7 +14,7 @@ from tests.containers.bench import Bench
 from tests.containers.proxy import Proxy
 from tests.containers.scripted import BEGUN, Script, answer
 
-SLOW = 60
+SLOW = 200
 LAST_CHUNK = b"0\r\n\r\n"
 
 

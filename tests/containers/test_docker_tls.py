@@ -16,7 +16,7 @@ from tests.containers.daemon import connect_to_engine
 from tests.containers.proxy import open_proxy
 from tests.support.authority import Authority, Files
 
-SLOW = 60
+SLOW = 200
 
 
 @pytest.fixture

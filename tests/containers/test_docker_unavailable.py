@@ -18,7 +18,7 @@ from gyoza.worker.containers.docker_engine import open_docker_engine
 from gyoza.worker.errors import EngineUnavailable
 from tests.containers.scripted import unix_server
 
-SLOW = 60
+SLOW = 200
 
 
 async def what_info_says(host: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -90,7 +90,7 @@ async def test_an_engine_that_does_not_answer(
     path = tmp_path / "silent.sock"
     async with unix_server(path, {}):
         said = await what_info_says(f"unix://{path}", monkeypatch)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             await trio.testing.wait_all_threads_completed()
     assert said == f"The Docker Engine at unix://{path} did not answer within 0.3 s."
 

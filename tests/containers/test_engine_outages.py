@@ -20,7 +20,7 @@ from gyoza.worker.errors import EngineUnavailable
 from tests.containers.bench import Bench, demultiplexed, read_to_end
 from tests.containers.own_engine import OwnEngine, answers, open_own_engine
 
-SLOW = 100
+SLOW = 200
 IMAGE = "gyoza-test-outage:latest"
 LABELS = {"gyoza.test": "outage"}
 

@@ -295,7 +295,7 @@ async def test_a_writer_waits_for_its_reader(
 
 
 async def test_programs_end_with_the_engine(autojump_clock: MockClock) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_fake_engine() as engine:
             engine.add_image("image", sleep_an_hour)
             await engine.start(await engine.create(SPEC))

@@ -15,7 +15,7 @@ from gyoza.worker.containers.docker_engine import DockerEngine
 from gyoza.worker.containers.engine import ContainerSpec
 from tests.containers.bench import demultiplexed, read_to_end
 
-SLOW = 90
+SLOW = 200
 
 IMPORTS = """
 import bz2, ctypes, decimal, gyoza_op, hashlib, json, lzma, sqlite3, ssl, sys, zlib

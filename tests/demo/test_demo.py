@@ -12,7 +12,7 @@ import pytest
 from gyoza.worker.containers.docker_engine import open_docker_engine
 from gyoza.worker.containers.labels import of_worker
 
-LIMIT_S = 100
+LIMIT_S = 200
 
 
 @contextmanager

@@ -16,7 +16,7 @@ __all__ = ["image_to_pull", "registry", "stuck_registry"]
 
 pytestmark = pytest.mark.docker
 
-LIMIT_S = 60
+LIMIT_S = 200
 READY = 'echo ::gyoza::\'{"type":"PROGRESS","msg":1}\'; '
 POLITE = (
     "trap 'echo asked; until [ -e /gyoza/go ]; do sleep 0.05; done; echo bye; exit 0' TERM; "

@@ -31,7 +31,7 @@ async def test_follow_shows_log_and_outputs_and_ends_with_the_run(
     open_system: OpenSystem, busybox_image: str
 ) -> None:
     script = PROGRESS + 'cp "$GYOZA_INPUT_JSON_PATH" "$GYOZA_OUTPUT_PATH"'
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_system() as system:
             done = await call(
                 system, "run", busybox_image, "-i", "n=3", "--follow", "--", "sh", "-c", script
@@ -49,7 +49,7 @@ async def test_follow_shows_log_and_outputs_and_ends_with_the_run(
 async def test_ctrl_c_while_following_leaves_the_run_and_says_how_to_look_at_it(
     open_system: OpenSystem, busybox_image: str
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_system(grace_s=0) as system, trio.open_nursery() as nursery:
             options = ["--follow", "--topic", "watched", "--", "sleep", "60"]
             command = gyoza(system, "run", busybox_image, *options)

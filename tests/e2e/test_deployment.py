@@ -41,7 +41,7 @@ async def test_the_whole_way_works_over_tls(
         tls_certfile=str(tmp_path / "server.pem"),
         tls_keyfile=str(tmp_path / "server.pem"),
     )
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_system(server) as system:
             run_id = await system.run(busybox_image, command=["sh", "-c", OUTPUT])
             run = await system.end_of(run_id)
@@ -52,7 +52,7 @@ async def test_the_whole_way_works_over_tls(
 async def test_a_small_server_is_enough_for_real_containers(
     busybox_image: str, tmp_path: Path
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_small_server() as server, trio.open_nursery() as nursery:
             settings = WorkerSettings(
                 server_url=server.url,
@@ -89,7 +89,7 @@ async def test_a_worker_process_drains_at_the_first_signal_and_exits_with_0(
         "XDG_DATA_HOME": str(tmp_path),
     }
     script = "import gyoza.worker; gyoza.worker.start()"
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_small_server() as server, trio.open_nursery() as nursery:
             command = ["sh", "-c", "while ! test -e /gyoza/go; do sleep 0.05; done"]
             server.submit("run-1", busybox_image, command=command)

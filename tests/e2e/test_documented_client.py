@@ -17,7 +17,7 @@ async def test_the_documented_heartbeat_registers_this_worker(
 ) -> None:
     settings = ServerSettings(port=0, database_url=f"sqlite:///{tmp_path}/db", api_key="key")
     monkeypatch.setattr(worker_context, "worker_id", "documented")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             url: str = await nursery.start(serve, settings)
             monkeypatch.setenv("GYOZA_SERVER_URL", url)

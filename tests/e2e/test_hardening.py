@@ -100,7 +100,7 @@ async def test_a_worker_needs_no_more_of_the_engine_than_the_proxy_on_the_page_l
     open_system: OpenSystem, busybox_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     denied: list[str] = []
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_filter(Rules.of_page(), denied) as host:
             monkeypatch.setenv("DOCKER_HOST", host)
             async with open_system() as system:

@@ -14,7 +14,7 @@ from tests.support.deployment import Deployment, open_deployment
 
 pytestmark = pytest.mark.docker
 
-LIMIT_S = 60
+LIMIT_S = 200
 
 
 @pytest.fixture

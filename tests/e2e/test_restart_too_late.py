@@ -15,7 +15,7 @@ from tests.support.deployment import Deployment, Json, open_deployment
 
 pytestmark = pytest.mark.docker
 
-LIMIT_S = 60
+LIMIT_S = 200
 ONLY_FIRST_WAITS = "test $GYOZA_ATTEMPT != 1 || pause"
 START = b"/start HTTP"
 

@@ -32,7 +32,7 @@ async def deployment(tmp_path: Path) -> AsyncGenerator[Deployment]:
 async def test_a_worker_with_a_key_for_itself_alone_does_its_work_and_takes_it_up_again(
     deployment: Deployment, busybox_image: str
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         made = await deployment.client.create_key("worker", "worker", worker=deployment.worker_id)
         run_id = await deployment.submit(busybox_image, chatty(2, 4000))
         await deployment.start(GYOZA_API_KEY=made["key"])
@@ -66,7 +66,7 @@ async def test_server_worker_and_client_show_each_other_certificates(
         "client_cert": worker.cert,
         "client_key": worker.key,
     }
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_system(settings, known, **files) as system:
             run = await system.end_of(await system.run(busybox_image, command=["true"]))
             assert run["state"] == "COMPLETED"

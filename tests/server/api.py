@@ -26,7 +26,7 @@ class Api:
         self.stop = stop
 
     async def ask(self, method: str, path: str, status: int = 200, **kwargs: Any) -> Any:
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             response = await self.client.request(method, path, **kwargs)
         assert response.status_code == status, response.text
         return response.json()

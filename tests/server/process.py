@@ -35,7 +35,7 @@ class ServerProcess:
         )
         assert isinstance(self._process.stdout, trio.abc.ReceiveStream)
         said = b""
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             while b"\n" not in said:
                 part = await self._process.stdout.receive_some()
                 assert part, "the server has ended"

@@ -105,7 +105,7 @@ async def woken(
     async def wait() -> None:
         got.extend(ids(await api.claim(worker, wait_s=60, holding=holding or [])))
 
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await wait_all_tasks_blocked(0.05)
@@ -155,7 +155,7 @@ async def test_two_waiting_workers_never_get_the_same_run(api: Api) -> None:
         while len(got) < 20:
             got.extend(ids(await api.claim(worker, max_runs=2, wait_s=0.2, holding=got)))
 
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             for number in range(4):
                 nursery.start_soon(work, f"w{number}")
@@ -256,7 +256,7 @@ async def test_two_claims_of_one_worker_wait_beside_each_other(api: Api) -> None
     async def wait() -> None:
         answers.append(ids(await api.claim(wait_s=60)))
 
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             nursery.start_soon(wait)

@@ -160,7 +160,7 @@ async def test_what_was_answered_before_a_kill_is_there_after_it_and_only_once(
     tmp_path: Path,
 ) -> None:
     draw = random.Random()
-    with trio.fail_after(100):
+    with trio.fail_after(200):
         async with server_process(tmp_path) as (server, api), trio.open_nursery() as nursery:
             world = World(api.client, draw)
             for number in range(SUBMITTERS):
@@ -189,7 +189,7 @@ async def test_what_was_answered_before_a_kill_is_there_after_it_and_only_once(
 async def test_a_cancel_answered_before_a_kill_reaches_the_worker_after_it(
     tmp_path: Path,
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with server_process(tmp_path) as (server, api):
             told, missed = await api.running(), await api.running()
             cursor = (await api.get("/workers/w1/changes"))["cursor"]

@@ -22,7 +22,7 @@ async def test_another_key_in_the_named_file_is_taken_without_a_restart(
     file = tmp_path / "key"
     file.write_text("old\n")
     settings = replace(settings_in(tmp_path), api_key="", api_key_file=str(file))
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             url: str = await nursery.start(serve, settings)
             async with httpx.AsyncClient(base_url=url) as client:

@@ -283,7 +283,7 @@ async def test_a_waiting_claim_gets_a_lost_run_once_its_worker_has_let_go(tmp_pa
         async def wait() -> None:
             got.extend(r["id"] for r in await api.claim("w1", wait_s=20, holding=[run]))
 
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait)
                 await wait_all_tasks_blocked(0.05)
@@ -314,7 +314,7 @@ async def test_a_database_that_is_locked_for_a_while_does_not_end_the_service(
     monkeypatch.setattr("gyoza.server.leases.sweep", look)
     monkeypatch.setattr("gyoza.server.leases.RETRY_S", 0.01)
     async with leasing(tmp_path):
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             await looked.wait()
 
 

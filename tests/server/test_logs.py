@@ -118,7 +118,7 @@ async def test_an_attempt_that_never_was_is_404(api: Api) -> None:
 @asynccontextmanager
 async def following(api: Api, run: str, **params: Any) -> AsyncGenerator[AsyncIterator[str], None]:
     params = {"follow": True, **params}
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with api.client.stream("GET", f"/runs/{run}/logs", params=params) as response:
             assert response.status_code == 200
             yield response.aiter_text()
@@ -160,7 +160,7 @@ async def test_a_reader_that_leaves_in_the_middle_disturbs_nobody(api: Api) -> N
     for _ in range(12):
         offset = await append(api, run, offset, "x" * 1_000_000)
     stream = await raw_request(api, "GET", f"/runs/{run}/logs?follow=true")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         await stream.receive_some()
     await stream.aclose()
     assert await append(api, run, offset, "more") == offset + 4
@@ -171,7 +171,7 @@ async def test_a_follower_that_leaves_disturbs_nobody(api: Api) -> None:
     await append(api, run, 0, "one")
     stream = await raw_request(api, "GET", f"/runs/{run}/logs?follow=true")
     received = b""
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         while b"one" not in received:
             received += await stream.receive_some()
     await stream.aclose()

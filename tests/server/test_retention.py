@@ -187,7 +187,7 @@ async def test_the_service_goes_on_after_the_database_did_not_take_it(
         return await write(job)
 
     monkeypatch.setattr(store.database, "write", failing_once)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             service = partial(run_retention, store.database, lambda: store.now, KEEP_S)
             await nursery.start(service)

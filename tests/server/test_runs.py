@@ -259,7 +259,7 @@ async def test_who_waits_for_the_end_of_a_run_hears_of_nothing_else(api: Api) ->
     async def wait() -> None:
         ended.append(await api.run(run, until_end=True, wait_s=60))
 
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await api.event(run, "PROGRESS", 10, worker_id="w1", attempt=1)

@@ -33,7 +33,7 @@ async def test_who_waits_for_a_run_keeps_nobody_from_submitting_it(narrow: Api) 
     async def claim() -> None:
         claimed.extend(await narrow.claim(wait_s=30))
 
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(claim)
             run = await narrow.submit()
@@ -51,7 +51,7 @@ async def test_who_waits_for_news_of_a_run_lets_them_come(narrow: Api) -> None:
         async with narrow.client.stream("GET", f"/runs/{run}/logs?follow=1") as response:
             seen.append((await response.aread()).decode())
 
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)
             nursery.start_soon(lambda: watch(after_event=1))

@@ -163,7 +163,7 @@ class Deployment:
 
     async def starts(self, run_id: str) -> int:
         """Return how often the engine has started a container of the run, once all are gone."""
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             while True:
                 happened = self._happened_to(run_id)
                 if happened.count("destroy") == happened.count("create") > 0:

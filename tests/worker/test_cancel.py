@@ -36,7 +36,7 @@ async def test_a_run_that_heeds_the_signal_is_never_reported_as_failed(
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
     server.submit(RUN, "sleeper")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", RUN)
             server.cancel(RUN)
@@ -54,7 +54,7 @@ async def test_the_last_words_of_a_cancelled_run_are_in_its_log(
     engine.add_image("polite", say_goodbye_when_asked, handles_stop=True)
     server.keeps_logs = True
     server.submit(RUN, "polite")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("PROGRESS", RUN)
             server.cancel(RUN)
@@ -69,7 +69,7 @@ async def test_a_cancel_while_pulling_ends_the_pull(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("quick", local=False)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold("pull") as gate:
                 server.submit(RUN, "quick")
@@ -88,7 +88,7 @@ async def test_a_pull_that_another_run_wants_goes_on_without_the_cancelled_one(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("quick", local=False)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold("pull") as gate:
                 server.submit(RUN, "quick")
@@ -117,7 +117,7 @@ async def test_a_cancel_before_the_container_runs_finishes_only_the_call_under_w
     start_worker: StartWorker,
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold(phase) as gate:
                 server.submit(RUN, "sleeper")
@@ -142,7 +142,7 @@ async def test_a_container_that_ignores_the_signal_is_killed_after_the_runs_own_
 ) -> None:
     engine.add_image("stubborn", sleep_for_ever, handles_stop=True)
     server.submit(RUN, "stubborn", grace_s=of_the_run)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(grace_s=of_the_worker) as worker:
             await server.wait_for_event("STARTED", RUN)
             server.cancel(RUN)
@@ -163,7 +163,7 @@ async def test_without_grace_a_container_is_killed_at_once(
 ) -> None:
     engine.add_image("stubborn", sleep_for_ever, handles_stop=True)
     server.submit(RUN, "stubborn", grace_s=of_the_run)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(grace_s=of_the_worker) as worker:
             await server.wait_for_event("STARTED", RUN)
             server.cancel(RUN)
@@ -176,7 +176,7 @@ async def test_a_run_may_have_grace_where_its_worker_gives_none(
 ) -> None:
     engine.add_image("polite", say_goodbye_when_asked, handles_stop=True)
     server.submit(RUN, "polite", grace_s=600)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(grace_s=0) as worker:
             await server.wait_for_event("PROGRESS", RUN)
             server.cancel(RUN)
@@ -193,7 +193,7 @@ async def test_a_run_cancelled_after_its_container_exited_is_not_reported(
     start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             async with held_after_the_exit(point, server, engine, monkeypatch):
                 await cancel_here(server, worker)
@@ -218,7 +218,7 @@ async def test_an_exit_and_a_cancel_in_the_same_moment_are_a_cancel(
         return exit_code
 
     engine.add_image("quick", exit_when_cancelled, handles_stop=True)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             workers.append(worker)
             server.submit(RUN, "quick")
@@ -235,7 +235,7 @@ async def test_a_report_on_its_way_when_the_run_is_cancelled_is_refused_and_left
     start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             async with held_after_the_exit("report", server, engine, monkeypatch):
                 await cancel_here(server, worker)
@@ -259,7 +259,7 @@ async def test_a_cancel_after_the_report_changes_nothing(
 
     engine.add_image("quick", succeed_with_output)
     server.submit(RUN, "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         pipeline = Pipeline([*execution_pipeline.steps, wait_there])
         async with start_worker(pipeline=pipeline) as worker:
             await reached.wait()

@@ -54,7 +54,7 @@ def run_op(
 
     async def run(*, cancelled: bool = False) -> None:
         server.submit("run-1", "goes-on" if cancelled else "leaves-folders")
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             async with start_worker() as worker:
                 await server.wait_for_event("INFO" if cancelled else "COMPLETED", "run-1")
                 if cancelled:

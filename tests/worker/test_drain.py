@@ -31,7 +31,7 @@ async def test_a_draining_worker_lets_its_runs_finish_and_claims_no_more(
 
     engine.add_image("patient", until_told)
     server.submit("run-1", "patient")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", "run-1")
             worker.drain()
@@ -50,7 +50,7 @@ async def test_after_the_drain_timeout_runs_are_stopped_and_given_back(
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(drain_timeout_s=0):
             await server.wait_for_event("STARTED", "run-1")
     assert "POST /runs/run-1/release" in server.requests
@@ -64,7 +64,7 @@ async def test_a_worker_whose_nursery_is_cancelled_gives_its_runs_back(
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_worker(settings, context=WorkerContext(), engine=engine) as worker:
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
@@ -79,7 +79,7 @@ async def test_a_run_claimed_while_draining_is_given_back_unstarted(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             server.on_claim = worker.drain
             server.submit("run-1", "quick")
@@ -93,7 +93,7 @@ async def test_a_drain_ends_a_worker_that_never_reached_its_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     away = replace(settings, server_url="http://127.0.0.1:9")
-    with trio.fail_after(60), caplog.at_level(logging.INFO):
+    with trio.fail_after(200), caplog.at_level(logging.INFO):
         async with (
             open_worker(away, context=WorkerContext(), engine=engine) as worker,
             trio.open_nursery() as nursery,
@@ -109,7 +109,7 @@ async def test_a_reason_is_never_replaced_by_a_later_one(
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", "run-1")
             worker.active.trip_all(CancelReason.LEASE_LOST)
@@ -194,7 +194,7 @@ async def test_an_idle_worker_ends_by_itself_and_says_so_to_the_server(
 ) -> None:
     engine.add_image("quick")
     server.submit("run-1", "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         await run_worker(replace(settings, idle_exit_s=0.5), engine=engine)
     assert server.runs["run-1"]["state"] == "COMPLETED"
     assert server.heartbeats[-1]["draining"]
@@ -207,7 +207,7 @@ async def test_no_more_than_max_runs_are_claimed_and_then_the_worker_ends(
     engine.add_image("quick")
     for number in range(5):
         server.submit(f"run-{number}", "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         limited = replace(settings, max_runs=3, max_concurrency=slots, drain_timeout_s=0)
         await run_worker(limited, engine=engine)
     states = [run["state"] for run in server.runs.values()]
@@ -222,7 +222,7 @@ async def test_of_more_runs_than_were_asked_for_the_rest_is_given_back(
     server.generous = True
     for number in range(2):
         server.submit(f"run-{number}", "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         await run_worker(replace(settings, max_runs=1), engine=engine)
     assert {e["run_id"] for e in server.events} == {"run-0"}
     assert "POST /runs/run-1/release" in server.requests

@@ -64,7 +64,7 @@ async def test_a_call_whose_answer_is_lost_is_not_done_twice(
     program.go_on.set()
     engine.lost_answers.add(method)
     submit(server, "slow")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("COMPLETED", RUN)
             await end_of(worker, RUN)
@@ -84,7 +84,7 @@ async def test_an_engine_that_is_away_when_a_run_begins_only_delays_it(
     program: Slow,
 ) -> None:
     program.go_on.set()
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold(phase) as gate:
                 submit(server, "slow")
@@ -105,7 +105,7 @@ async def test_a_container_that_may_have_been_started_is_not_started_again(
     caplog: pytest.LogCaptureFixture,
     program: Slow,
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold("start") as gate:
                 submit(server, "slow")
@@ -124,7 +124,7 @@ async def test_a_container_that_runs_on_while_the_engine_is_away_is_followed_to_
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker, program: Slow
 ) -> None:
     submit(server, "slow")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await program.begun.wait()
             engine.go_away()
@@ -140,7 +140,7 @@ async def test_a_container_that_ended_well_while_the_engine_was_away_completes(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker, program: Slow
 ) -> None:
     submit(server, "slow")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await program.begun.wait()
             [container] = engine.containers.values()
@@ -169,7 +169,7 @@ async def test_a_line_that_an_engine_loses_as_it_goes_down_costs_nothing_else(
 
     engine.add_image("writing", write)
     submit(server, "writing")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             for written, event in zip(("x" * length, "z" * 16 * 1024), go_on, strict=True):
                 await server.wait_until(lambda end=written: server.logs.get(RUN, "").endswith(end))
@@ -186,7 +186,7 @@ async def test_a_run_whose_container_the_engine_took_along_is_given_back(
     exit_code: int, server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold("wait") as gate:
                 submit(server, "sleeper")
@@ -208,7 +208,7 @@ async def test_a_cancel_while_the_engine_is_away_is_carried_out_when_it_is_back(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker, program: Slow
 ) -> None:
     submit(server, "slow")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await program.begun.wait()
             engine.go_away()
@@ -225,7 +225,7 @@ async def test_a_run_that_waits_for_the_engine_can_be_cancelled(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("slow", Slow())
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold("start") as gate:
                 submit(server, "slow")
@@ -249,7 +249,7 @@ async def test_a_container_that_cannot_be_removed_leaves_its_directory_to_the_ne
 ) -> None:
     monkeypatch.setattr("gyoza.worker.execution_pipeline.op_container.ENGINE_S", 0.1)
     engine.add_image("sleeper", sleep_for_ever)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(grace_s=0.05) as worker:
             with engine.hold("wait") as gate:
                 submit(server, "sleeper")
@@ -271,7 +271,7 @@ async def test_a_removal_that_the_engine_refuses_leaves_the_container_to_the_swe
     engine.add_image("quick")
     engine.failures["remove"] = EngineError("The device is busy.")
     submit(server, "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("COMPLETED", RUN)
             await end_of(worker, RUN)
@@ -287,7 +287,7 @@ async def test_a_container_that_an_engine_makes_too_late_is_taken(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold("create") as gate:
                 submit(server, "quick")
@@ -308,7 +308,7 @@ async def test_a_run_that_can_have_no_directory_is_given_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engine.add_image("quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             (worker.settings.work_dir / f"{RUN}.1").write_text("in the way")
             submit(server, "quick")

@@ -45,7 +45,7 @@ async def failure_of(
     server: SmallServer, start_worker: StartWorker, image: str, **fields: Any
 ) -> dict[str, Any]:
     server.submit("run-1", image, **fields)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             failed = await server.wait_for_event("FAILED", "run-1")
             await end_of(worker, "run-1")
@@ -205,7 +205,7 @@ async def test_an_error_while_a_cancelled_run_is_cleaned_up_is_no_failure(
     engine.add_image("sleeper", sleep_for_ever)
     engine.failures["remove"] = EngineUnavailable("No engine.")
     server.submit("run-1", "sleeper")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", "run-1")
             worker.active.trip_all(CancelReason.LEASE_LOST)

@@ -140,7 +140,7 @@ async def test_a_fenced_worker_stops_its_containers_and_claims_again_when_the_se
     engine.add_image("sleeper", sleep_for_ever)
     engine.add_image("quick")
     server.submit("run-1", "sleeper")
-    with trio.fail_after(60), caplog.at_level(logging.INFO):
+    with trio.fail_after(200), caplog.at_level(logging.INFO):
         async with start_worker(heartbeat_s=0.05, fence_after_s=0.5) as worker:
             await server.wait_for_event("STARTED", "run-1")
             server.refuse("POST", "/workers/heartbeat", 503, "Away.", times=10_000)

@@ -33,7 +33,7 @@ async def test_a_run_that_the_server_gave_away_is_stopped_here(
     server.submit(RUN, "sleeper")
     if told_by == "changes":
         server.changes = [{"states": {}, "cursor": "1"}]
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(heartbeat_s=0.05) as worker:
             await server.wait_for_event("STARTED", RUN)
             if told_by == "changes":
@@ -56,7 +56,7 @@ async def test_no_container_starts_for_a_run_whose_start_the_server_refuses(
 ) -> None:
     engine.add_image("quick")
     server.refuse_type("STARTED", status, "Not yours.")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold("pull") as gate:
                 server.submit(RUN, "quick")
@@ -76,7 +76,7 @@ async def test_a_container_whose_event_the_server_refuses_is_stopped(
     engine.add_image("speaker", speak_and_sleep)
     server.refuse_type("PROGRESS", status, "Not yours.")
     server.submit(RUN, "speaker")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", RUN)
             await end_of(worker, RUN)
@@ -93,7 +93,7 @@ async def test_a_report_that_the_server_refuses_is_left_out(
     engine.add_image("quick", succeed_with_output)
     server.refuse_type("COMPLETED", status, "Not yours.")
     server.submit(RUN, "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", RUN)
             await end_of(worker, RUN)

@@ -267,7 +267,7 @@ async def follow(tmp_path: Path, *blocks: bytes) -> tuple[str, list[OpEvent], st
         reporter = EventReporter(client, ContainerIdentity("w", "r", 1), record, limiter)
         output = ContainerOutput(record, reporter, lambda: None, limiter)
         output.container_exited(disturbed=False)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             await output.follow(engine, "container", Blocks(*blocks))
     assert output.ended.is_set()
     record.close()
@@ -317,7 +317,7 @@ async def test_no_cut_leaves_half_a_secret(cap: int, tmp_path: Path) -> None:
         output.tail = Tail(limit=cap)
         output.container_exited(disturbed=False)
         async with open_fake_engine() as engine:
-            with trio.fail_after(60):
+            with trio.fail_after(200):
                 await output.follow(engine, "container", Blocks(*blocks))
     spooled = record.spool.read(0)
     for text in (spooled, output.tail.text(), last_lines(output.tail.text(), chars=cap // 2)):

@@ -32,7 +32,7 @@ async def test_heartbeats_go_on_and_list_what_runs(
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper", constraints={"cpu": 1})
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(heartbeat_s=0.01, tags=["fast"]) as worker:
             await server.wait_for_event("STARTED", "run-1")
             seen = len(server.heartbeats)
@@ -57,7 +57,7 @@ async def test_a_heartbeat_does_not_grow_with_the_inputs_of_what_runs(
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper", inputs={"text": "x" * 100_000})
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(heartbeat_s=0.01) as worker:
             await server.wait_for_event("STARTED", "run-1")
             await server.wait_until(lambda: bool(server.heartbeats[-1]["running_ops"]))
@@ -71,7 +71,7 @@ async def test_a_refused_key_ends_the_worker_with_one_sentence(
     server: SmallServer, engine: FakeContainerEngine, settings: WorkerSettings
 ) -> None:
     server.refuse("POST", "/workers/heartbeat", 401, "Wrong key.")
-    with trio.fail_after(60), pytest.raises(ExceptionGroup) as caught:
+    with trio.fail_after(200), pytest.raises(ExceptionGroup) as caught:
         await run_worker(settings, engine=engine)
     assert caught.group_contains(SettingsError, match="Wrong key.*GYOZA_API_KEY")
 
@@ -84,7 +84,7 @@ async def test_a_server_that_is_away_is_tried_until_it_is_back(
 ) -> None:
     engine.add_image("quick")
     server.refuse("POST", "/workers/heartbeat", 503, "Soon.", times=2)
-    with trio.fail_after(60), caplog.at_level(logging.INFO):
+    with trio.fail_after(200), caplog.at_level(logging.INFO):
         async with start_worker(heartbeat_s=0.01):
             server.refuse("POST", "/workers/heartbeat", 503, "Soon.", times=2)
             seen = len(server.heartbeats)
@@ -102,7 +102,7 @@ async def test_a_claim_that_fails_is_repeated(
     engine.add_image("quick")
     server.refuse("POST", "/workers/w1/claim", 500, "Broken.", times=1)
     server.submit("run-1", "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker():
             await server.wait_for_event("COMPLETED", "run-1")
     assert "No runs can be claimed: Broken." in caplog.text
@@ -114,7 +114,7 @@ async def test_a_worker_never_has_more_runs_than_slots(
     engine.add_image("quick")
     for number in range(3):
         server.submit(f"run-{number}", "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(max_concurrency=1):
             await server.wait_until(
                 lambda: all(run["state"] == "COMPLETED" for run in server.runs.values())
@@ -137,7 +137,7 @@ async def test_runs_that_cannot_be_read_are_left_out_or_refused_and_the_rest_is_
     server.submit("../../etc", "quick")
     server.submit("run-0", "quick", constraints="much")
     server.submit("run-1", "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker():
             await server.wait_for_event("COMPLETED", "run-1")
     assert caplog.text.count("cannot be read") == 1
@@ -149,7 +149,7 @@ async def test_a_run_claimed_twice_is_run_once(
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", "run-1")
             server.hand_out_again("run-1")
@@ -174,7 +174,7 @@ async def test_the_next_attempt_waits_until_the_last_one_is_cleaned_up(
         return ctx
 
     pipeline = Pipeline([*execution_pipeline.steps, tidy_up])
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(pipeline=pipeline):
             await reached.wait()
             server.runs["run-1"] |= {"current_attempt": 2, "state": "ASSIGNED"}
@@ -196,7 +196,7 @@ async def test_a_server_with_changes_is_not_asked_for_each_run(
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper")
     server.changes = [{"states": {}, "cursor": "1"}]
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", "run-1")
             server.changes += [
@@ -212,7 +212,7 @@ async def test_changes_that_fail_are_asked_for_again(
 ) -> None:
     server.changes = [{"states": {}, "cursor": "1"}]
     server.refuse("GET", "/workers/w1/changes", 500, "Broken.", times=1)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker():
             await server.wait_until(lambda: server.requests.count("GET /workers/w1/changes") > 1)
 
@@ -223,7 +223,7 @@ async def test_a_state_that_cannot_be_read_is_asked_for_again(
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper")
     server.refuse("GET", "/runs/run-1", 403, "Not now.", times=1)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", "run-1")
             server.cancel("run-1")
@@ -333,7 +333,7 @@ async def test_a_worker_says_so_if_the_engine_cannot_limit_containers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engine.unlimited = ("memory",)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker():
             pass
     assert "cannot limit memory of containers" in caplog.text

@@ -154,7 +154,7 @@ async def test_secrets_of_run_and_worker_reach_the_op_and_not_the_server(
     variables = {"TOKEN": "of-the-run", "DEPOT": "of-the-run-too", "OPEN": "seen"}
     server.submit("run-1", "tell", env_vars=variables, secrets=["TOKEN"])
     passed = {"DEPOT": "of-the-worker"}
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(passed_env=passed, secret_env=["DEPOT"]) as worker:
             await server.wait_for_event("FAILED", "run-1")
             await end_of(worker, "run-1")

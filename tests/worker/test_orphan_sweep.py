@@ -82,7 +82,7 @@ async def test_own_containers_without_a_run_go_at_the_second_pass(
 
     engine.add_image("attended", begin_and_sleep)
     server.submit("run-1", "attended")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await begun.wait()
             await put(ContainerIdentity("w1", "run-1", 7, worker.server))
@@ -108,7 +108,7 @@ async def test_a_lost_workers_container_goes_once_the_server_has_given_its_run_a
     put: Put,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(server_url=url, heartbeat_s=0.05) as worker:
             run = await other_worker(client, lost=True)
             await put(ContainerIdentity("w2", run["id"], run["current_attempt"], worker.server))
@@ -126,7 +126,7 @@ async def test_a_container_whose_run_the_server_still_has_there_stays(
     start_worker: StartWorker,
     put: Put,
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(server_url=url, heartbeat_s=0.05) as worker:
             run = await other_worker(client, lost=False)
             held = ContainerIdentity("w2", run["id"], run["current_attempt"], worker.server)
@@ -149,7 +149,7 @@ async def beating(client: AsyncGyozaClient, run_id: str) -> None:
 async def test_what_is_young_foreign_or_a_scripts_is_not_asked_about(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker, put: Put
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await put(ContainerIdentity("w2", "run-1", 1, worker.server))
             for container in engine.containers.values():
@@ -171,7 +171,7 @@ async def test_with_a_small_server_unknown_runs_of_unknown_workers_go(
     server.submit("run-1", "sleeper", state="RUNNING", tags=["held"])
     server.submit("run-2", "sleeper", state="COMPLETED")
     server.take("run-1", "run-2")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             for run_id in ("run-1", "run-2", "run-3"):
                 await put(ContainerIdentity("w2", run_id, 1, worker.server))
@@ -189,7 +189,7 @@ async def test_while_the_server_cannot_be_asked_nothing_of_others_is_touched(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server.refuse("GET", path, 403, "Not now.")
-    with trio.fail_after(60), caplog.at_level(logging.INFO):
+    with trio.fail_after(200), caplog.at_level(logging.INFO):
         async with start_worker() as worker:
             await put(ContainerIdentity("w2", "run-2", 1, worker.server))
             await OrphanSweep(worker).look()
@@ -204,7 +204,7 @@ async def test_a_container_that_cannot_be_removed_does_not_keep_the_others(
     put: Put,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             for run_id in ("run-1", "run-2"):
                 await put(ContainerIdentity("w2", run_id, 1, worker.server))
@@ -229,7 +229,7 @@ async def test_a_running_worker_sweeps_by_itself(
 ) -> None:
     monkeypatch.setattr(orphan_sweep, "FIRST_S", 0.01)
     monkeypatch.setattr(orphan_sweep, "PERIOD_S", 0.01)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await put(ContainerIdentity("w1", "run-0", 1, worker.server))
             container = next(iter(engine.containers.values()))

@@ -123,7 +123,7 @@ async def test_a_failing_step_of_ones_own_marks_the_run_failed_once(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     server.submit("run-1", "any")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(pipeline=Pipeline([start_oprun, Pipeline([fail])])) as worker:
             failed = await server.wait_for_event("FAILED", "run-1")
             await end_of(worker, "run-1")
@@ -146,7 +146,7 @@ async def test_an_error_outside_every_step_costs_its_run_alone(
         return ctx
 
     server.submit("run-1", "any")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(pipeline=Pipeline([break_the_reporter])) as worker:
             await server.wait_until(lambda: server.runs["run-1"]["state"] == "ASSIGNED")
             await trio.testing.wait_all_tasks_blocked()

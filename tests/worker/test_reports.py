@@ -39,7 +39,7 @@ async def complete(
 ) -> None:
     engine.add_image("chat", op)
     server.submit("run-1", "chat")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_until(lambda: worker.active.ids == ["run-1"])
             await end_of(worker, "run-1")
@@ -119,7 +119,7 @@ async def test_a_server_that_no_longer_wants_the_result_is_believed(
 ) -> None:
     engine.add_image("chat", chat)
     server.submit("run-1", "chat")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await server.wait_for_event("INFO", "run-1")
             server.refuse("POST", EVENTS, status, "No.")
@@ -181,7 +181,7 @@ async def send_all(reporter: EventReporter, kind: EventType = EventType.COMPLETE
     """Report the end, which comes after all that is queued."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reporter.serve)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             await reporter.confirm(kind, "the end")
         nursery.cancel_scope.cancel()
 
@@ -250,7 +250,7 @@ async def test_a_worker_killed_before_it_sent_the_end_still_tells_what_was_dropp
         record.note_output("", [report.fact for report in told], Position(events=first.counted))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(first.confirm, EventType.COMPLETED, "the end")
-            with trio.fail_after(60):
+            with trio.fail_after(200):
                 while record.end is None:
                     await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
@@ -258,7 +258,7 @@ async def test_a_worker_killed_before_it_sent_the_end_still_tells_what_was_dropp
         second = reporter_of(client, record)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(second.serve)
-            with trio.fail_after(60):
+            with trio.fail_after(200):
                 await second.confirm_recorded_end()
             nursery.cancel_scope.cancel()
     record.close()
@@ -289,7 +289,7 @@ async def test_progress_is_paced_and_the_end_waits_for_none(
     async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
         reporter = reporter_of(client, begin(tmp_path))
         nursery.start_soon(reporter.serve)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             reporter.note(EventType.PROGRESS, 1)
             await server.wait_for_event("PROGRESS", "run-1")
             for percent in range(2, 50):
@@ -309,7 +309,7 @@ async def test_progress_goes_out_once_it_is_due_and_what_follows_goes_after_it(
     async with AsyncGyozaClient(server.url, "key") as client, trio.open_nursery() as nursery:
         reporter = reporter_of(client, begin(tmp_path))
         nursery.start_soon(reporter.serve)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             for percent in (1, 2):
                 reporter.note(EventType.PROGRESS, percent)
                 reporter.note(EventType.INFO, f"at {percent}")
@@ -328,7 +328,7 @@ async def test_of_waiting_progress_only_the_latest_is_sent(
         for percent in range(100):
             reporter.note(EventType.PROGRESS, percent)
         nursery.start_soon(reporter.serve)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             await reporter.confirm(EventType.COMPLETED, "completed")
         nursery.cancel_scope.cancel()
     assert [e["msg"] for e in server.events] == [99, "completed"]
@@ -416,7 +416,7 @@ async def test_a_batch_of_an_attempt_that_is_lost_loses_it(
         for number in range(3):
             reporter.note(EventType.INFO, f"news {number}")
         nursery.start_soon(reporter.serve)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             await reporter.lost.wait()
         nursery.cancel_scope.cancel()
     assert server.events == []

@@ -237,7 +237,7 @@ async def _take(
         output = ContainerOutput(record, reporter, lambda: None, limiter, Secrets(secrets))
         output.container_exited(disturbed=False)
         engine = Kept(data[:size], hangs=size is not None)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             async with trio.open_nursery() as life:
                 life.start_soon(output.follow, cast("ContainerEngine", engine), "container")
                 await (output.ended if size is None else engine.exhausted).wait()
@@ -268,7 +268,7 @@ async def test_a_line_lost_by_the_engine_is_passed_over_once_only(
                 output.container_exited(disturbed=True)
 
     attached = Kept(b"one\nxxx", hangs=False)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         await output.follow(cast("ContainerEngine", Engine()), "container", attached)
     assert record.spool.read(0) == "one\nxxxrest"
     record.close()

@@ -39,7 +39,7 @@ async def test_the_second_signal_stops_the_runs_and_gives_them_back(
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper")
     context = WorkerContext(resources=Resources())
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with (
             open_worker(settings, context=context, engine=engine) as worker,
             trio.open_nursery() as process,
@@ -70,7 +70,7 @@ async def test_the_third_signal_leaves_at_once_with_its_number(
     monkeypatch.setattr(os, "_exit", leave)
     monkeypatch.setattr(signals.logging, "shutdown", lambda: flushed.append(True))
     context = WorkerContext(resources=Resources())
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with open_worker(settings, context=context, engine=engine) as worker:
             with pytest.raises(ExceptionGroup) as caught:
                 await interrupted_three_times(worker)
@@ -168,7 +168,7 @@ async def deaf_run(server: SmallServer, image: str) -> str:
 async def test_after_the_second_signal_a_process_ends_with_0_and_leaves_nothing(
     server: SmallServer, environment: dict[str, str], busybox_image: str
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with program(environment, "worker", "start", "--grace", "0.2") as worker:
             run_id = await deaf_run(server, busybox_image)
             worker.process.send_signal(signal.SIGTERM)
@@ -187,7 +187,7 @@ async def test_after_the_second_signal_a_process_ends_with_0_and_leaves_nothing(
 async def test_the_third_signal_leaves_a_run_that_the_next_start_takes_up(
     server: SmallServer, environment: dict[str, str], busybox_image: str, last: signal.Signals
 ) -> None:
-    with trio.fail_after(90):
+    with trio.fail_after(200):
         async with program(environment, "worker", "start", "--grace", "600") as worker:
             run_id = await deaf_run(server, busybox_image)
             worker.process.send_signal(signal.SIGINT)
@@ -216,7 +216,7 @@ async def test_the_third_signal_ends_server_and_worker_of_up(
         port = free.getsockname()[1]
     environment |= {"GYOZA_DATABASE_URL": f"sqlite:///{tmp_path}/up.sqlite3"}
     up = ["up", "--port", str(port), "--grace", "600"]
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with (
             program(environment, *up) as both,
             AsyncGyozaClient(f"http://127.0.0.1:{port}", "key") as client,
@@ -238,7 +238,7 @@ async def test_once_executes_one_run_and_ends(
 ) -> None:
     for run_id in (new_id(), new_id()):
         server.submit(run_id, busybox_image, command=["true"])
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with program(environment, "worker", "start", "--once") as worker:
             assert await worker.end() == 0
     assert [run["state"] for run in server.runs.values()] == ["COMPLETED", "PENDING"]

@@ -39,7 +39,7 @@ async def test_a_run_is_given_back_from_every_phase_before_its_containers_exit(
     start_worker: StartWorker,
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             with engine.hold(phase) as gate:
                 server.submit(RUN, "sleeper")
@@ -62,7 +62,7 @@ async def test_a_run_that_cannot_be_given_back_is_left_to_its_lease(
 ) -> None:
     engine.add_image("sleeper", sleep_for_ever)
     server.submit(RUN, "sleeper")
-    with trio.fail_after(60), caplog.at_level("INFO"):
+    with trio.fail_after(200), caplog.at_level("INFO"):
         async with start_worker() as worker:
             await server.wait_for_event("STARTED", RUN)
             server.refuse("POST", RELEASE.removeprefix("POST "), 503, "Away.")
@@ -85,7 +85,7 @@ async def test_a_run_whose_container_has_exited_is_reported_and_not_given_back(
 ) -> None:
     monkeypatch.setattr(active_runs, "REPORT_S", 10)
     monkeypatch.setattr(run_task, "FLUSH_S", 10)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             async with held_after_the_exit(point, server, engine, monkeypatch):
                 worker.active.trip_all(reason)
@@ -106,7 +106,7 @@ async def test_a_result_that_the_server_does_not_take_in_time_is_reported_by_the
     start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             async with held_after_the_exit(point, server, engine, monkeypatch):
                 server.refuse("POST", EVENTS, 503, "Away.", times=10_000)
@@ -163,7 +163,7 @@ async def test_a_worker_whose_nursery_is_cancelled_stops_its_runs_and_gives_them
 
     engine.add_image("polite", say_bye, handles_stop=True)
     server.submit(RUN, "polite")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         await cancel_nursery(server, engine, settings, begun)
     assert RELEASE in server.requests
     assert server.told == ["STARTED"]
@@ -181,7 +181,7 @@ async def test_a_result_at_hand_when_the_nursery_is_cancelled_is_reported_by_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reached = trio.Event()
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_nursery, server, engine, settings, reached)
             async with held_after_the_exit("outputs", server, engine, monkeypatch):

@@ -78,7 +78,7 @@ async def test_ready_is_told_once_registered_and_stopping_at_the_signal(
     engine.add_image("sleeper", sleep_for_ever)
     server.submit("run-1", "sleeper")
     server.refuse("POST", "/workers/heartbeat", 503, "Away.", times=10_000)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         # Not so brisk that a heartbeat that is a little late would be told.
         calm = replace(brisk, heartbeat_s=0.5)
         async with informing_worker(Systemd(manager.address), calm, engine) as worker:
@@ -94,7 +94,7 @@ async def test_ready_is_told_once_registered_and_stopping_at_the_signal(
 async def test_without_a_watchdog_nothing_is_fed(
     manager: Manager, server: SmallServer, engine: FakeContainerEngine, brisk: WorkerSettings
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with informing_worker(Systemd(manager.address), brisk, engine):
             told = await manager.next()
             while told[0] != "READY=1":
@@ -106,7 +106,7 @@ async def test_the_watchdog_is_fed_only_while_the_server_was_reached_recently(
     manager: Manager, server: SmallServer, engine: FakeContainerEngine, brisk: WorkerSettings
 ) -> None:
     systemd = Systemd(manager.address, watchdog_s=0.02)
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with informing_worker(systemd, brisk, engine) as worker:
             await worker.ready.wait()
             await manager.until("WATCHDOG=1", without="waiting")
@@ -124,7 +124,7 @@ async def test_the_watchdog_is_fed_only_while_the_server_was_reached_recently(
 async def test_the_status_names_what_is_wrong(
     manager: Manager, server: SmallServer, engine: FakeContainerEngine, brisk: WorkerSettings
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with informing_worker(Systemd(manager.address, 0.02), brisk, engine) as worker:
             await worker.ready.wait()
             engine.unavailable = True
@@ -138,7 +138,7 @@ async def test_a_manager_that_does_not_listen_is_no_reason_to_stop(
 ) -> None:
     engine.add_image("quick")
     server.submit("run-1", "quick")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with informing_worker(Systemd(str(tmp_path / "nobody"), 0.02), brisk, engine):
             await server.wait_for_event("COMPLETED", "run-1")
 
@@ -152,7 +152,7 @@ async def test_a_workers_process_tells_who_started_it(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
     monkeypatch.setenv("WATCHDOG_USEC", "400000")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
             worker: Worker = await nursery.start(work_until_told, brisk)
             await manager.until("READY=1")

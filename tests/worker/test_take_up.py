@@ -74,7 +74,7 @@ def earlier(
 
 async def start_again(start_worker: StartWorker, earlier: EarlierLife) -> None:
     """Start the worker, wait until it has dealt with the run, and see that nothing is left."""
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await end_of(worker, RUN)
     assert not earlier.engine.containers
@@ -144,7 +144,7 @@ async def test_a_running_container_is_followed_to_its_end(
     record.note_output("one\n", [], Position((4, 0)))
     earlier.container(record, stdout=b"one\ntwo\n")
     record.close()
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await earlier.server.wait_until(lambda: earlier.server.logs.get(RUN) == "one\ntwo\n")
             go_on.set()
@@ -409,7 +409,7 @@ async def test_a_created_container_is_made_anew_for_gpus_that_are_free_now(
     record = earlier.claimed(constraints={"vram_mb": 10})
     earlier.container(record, ["3"], state="created")
     record.close()
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(gpus=[GPU(3, 100)]) as worker:
             await end_of(worker, RUN)
     assert earlier.server.told == ["STARTED", "INFO", "COMPLETED"]
@@ -425,7 +425,7 @@ async def test_gpus_of_a_run_that_is_taken_up_are_its_own_until_it_is_gone(
     record.note_starting([3])
     earlier.container(record, ["3"])
     record.close()
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker(gpus=[GPU(3, 100)]) as worker:
             earlier.server.submit("run-2", "chat", constraints={"vram_mb": 10})
             await earlier.server.wait_for_event("STARTED", "run-2")
@@ -488,7 +488,7 @@ async def test_a_container_that_the_engine_will_not_tell_of_is_left_with_its_dir
     record.close()
     earlier.server.runs[RUN]["state"] = state
     earlier.engine.failures["list"] = EngineError("Not now.")
-    with trio.fail_after(60):
+    with trio.fail_after(200):
         async with start_worker() as worker:
             await end_of(worker, RUN)
     assert earlier.server.told == ["FAILED"] * (state == "RUNNING")
