@@ -13,8 +13,9 @@ from gyoza.cli.terminal import plain
 
 EXIT_CODES = """\
 Exit codes: **0** done; **1** the run failed or was cancelled, or a check of `doctor` failed; **2**
-wrong usage or input; **3** the server does not answer, refuses the key or fails; **4** this machine
-lacks something: Docker, a free port, a package; **130** interrupted."""
+wrong usage or input, or the key of a worker is refused; **3** the server does not answer, refuses
+the key or fails; **4** this machine lacks something: Docker, a free port, a package; **130**
+interrupted."""
 
 app = typer.Typer(
     name="gyoza",

@@ -136,7 +136,6 @@ async def for_all(function: Callable[[str], Awaitable[object]], run_ids: list[st
 
 
 @pytest.mark.row("cancel-running", "cancel-ignored")
-@pytest.mark.timeout(300)
 async def test_a_hundred_runs_cancelled_at_once_are_all_gone(
     open_system: OpenSystem, docker_engine: DockerEngine, busybox_image: str
 ) -> None:
