@@ -22,15 +22,19 @@ from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker
 from tests.worker.programs import sleep_for_ever
 
-LEASE_S = 0.3
 RESOURCES: dict[str, Any] = {"cpu_cores": 1, "ram_mb": 1024, "gpus": []}
 Put = Callable[[ContainerIdentity], Awaitable[None]]
 
 
 @pytest.fixture
-async def url(tmp_path: Path) -> AsyncGenerator[str]:
+def lease_s() -> float:
+    return 60.0
+
+
+@pytest.fixture
+async def url(tmp_path: Path, lease_s: float) -> AsyncGenerator[str]:
     settings = ServerSettings(
-        port=0, database_url=f"sqlite:///{tmp_path}/s.sqlite3", api_key="key", lease_s=LEASE_S
+        port=0, database_url=f"sqlite:///{tmp_path}/s.sqlite3", api_key="key", lease_s=lease_s
     )
     async with trio.open_nursery() as nursery:
         yield await nursery.start(serve, settings)
@@ -100,6 +104,7 @@ async def test_own_containers_without_a_run_go_at_the_second_pass(
 
 
 @pytest.mark.row("killed-for-good")
+@pytest.mark.parametrize("lease_s", [0.3])
 async def test_a_lost_workers_container_goes_once_the_server_has_given_its_run_away(
     url: str,
     client: AsyncGyozaClient,
