@@ -55,6 +55,11 @@ class EventType(StrEnum):
     PROGRESS = "PROGRESS"
     ERROR = "ERROR"
 
+    @property
+    def saying(self) -> bool:
+        """Whether it is what an op says and moves no state."""
+        return self in (EventType.INFO, EventType.PROGRESS, EventType.ERROR)
+
 
 class ReleaseReason(StrEnum):
     """Why a worker gives a run back; a server takes any other text as well."""

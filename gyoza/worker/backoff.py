@@ -7,6 +7,9 @@ import trio
 FIRST_S = 0.5
 CAP_S = 30.0
 
+LONG_POLL_S = 50.0  # less than the minute after which proxies lose their patience
+"""Seconds for which the server may hold a question open; spread, too."""
+
 
 def spread(seconds: float) -> float:
     """Return up to half less: workers that began together are not to ask together for ever."""

@@ -10,8 +10,7 @@ from typing import Any, Self
 import trio
 
 from gyoza.client.connection import Connection
-from gyoza.worker.backoff import spread
-from gyoza.worker.runner.claim_loop import WAIT_S
+from gyoza.worker.backoff import LONG_POLL_S, spread
 from tests.benchmarks.light_client import LightConnection
 
 HEARTBEAT_S = 5.0
@@ -100,7 +99,7 @@ class SimulatedWorkers:
 
     async def _work(self, name: str, connection: LightConnection) -> None:
         while True:
-            ask: Json = {"max_runs": 1, "wait_s": spread(WAIT_S), "holding": []}
+            ask: Json = {"max_runs": 1, "wait_s": spread(LONG_POLL_S), "holding": []}
             for run in (await connection.post(f"/workers/{name}/claim", ask))["runs"]:
                 report = {"worker_id": name, "attempt": run["current_attempt"]}
                 for seq, kind in enumerate(("STARTED", "COMPLETED")):
@@ -115,7 +114,7 @@ async def _listen(name: str, connection: LightConnection) -> None:
     path = f"/workers/{name}/changes"
     cursor = (await connection.get(path))["cursor"]
     while True:
-        news = await connection.get(f"{path}?after={cursor}&wait_s={spread(WAIT_S)}")
+        news = await connection.get(f"{path}?after={cursor}&wait_s={spread(LONG_POLL_S)}")
         assert not news["states"]
         cursor = news["cursor"]
 

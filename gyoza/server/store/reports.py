@@ -4,14 +4,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import Row, select, update
 
 from gyoza.models import EventType, OpRunState
 from gyoza.server.errors import BadRequest, Conflict, Full
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import Json, RunRow, find_row
-from gyoza.server.store.schema import attempts, events, runs
+from gyoza.server.store.schema import events, runs
 
 MB = 1024 * 1024
 MAX_EVENTS, MAX_EVENT_BYTES = 20_000, 16 * MB
@@ -19,12 +19,6 @@ MAX_EVENTS, MAX_EVENT_BYTES = 20_000, 16 * MB
 
 MAX_PAYLOAD_BYTES = MB
 """Of one event, but for COMPLETED: its payload is the outputs."""
-
-_ATTEMPT = select(attempts).where(
-    attempts.c.run_id == bindparam("run"), attempts.c.attempt == bindparam("number")
-)
-
-_SAYINGS = (EventType.INFO, EventType.ERROR, EventType.PROGRESS)
 
 _ENDINGS = {
     EventType.COMPLETED: OpRunState.COMPLETED,
@@ -63,16 +57,17 @@ def add_event(tx: Tx, run_id: str, report: Report) -> None:
     """
     run = find_row(tx.conn, run_id)
     number = run.current_attempt if report.attempt is None else report.attempt
-    attempt = _find_attempt(tx, run_id, number)
-    if report.worker_id is not None and (attempt is None or attempt.worker_id != report.worker_id):
-        raise Conflict(f"Attempt {number} of run {run_id} is not held by {report.worker_id}.")
+    if report.worker_id is None:
+        attempt = transitions.find_attempt(tx, run_id, number)
+    else:
+        attempt = find_held_attempt(tx, run, report.worker_id, number)
     if _is_repeat(tx, run, attempt, report):
         return
     check_current(run, number, report.worker_id)
     if report.seq is not None and attempt is not None:
         transitions.change_attempt(tx, run, last_seq=max(report.seq, attempt.last_seq))
     size = size_of(report)
-    if report.type in _SAYINGS and _is_full(run, size):
+    if report.type.saying and _is_full(run, size):
         _add_to_full(tx, run, report)
         return
     _apply(tx, run, report, run.event_bytes + size)
@@ -167,17 +162,13 @@ def _move(tx: Tx, run: RunRow, state: OpRunState, outputs: Json) -> None:
         transitions.retry(tx, run)
 
 
-def _find_attempt(tx: Tx, run_id: str, number: int) -> Row[Any] | None:
-    return tx.conn.execute(_ATTEMPT, {"run": run_id, "number": number}).one_or_none()
-
-
 def find_held_attempt(tx: Tx, run: RunRow, worker_id: str, number: int) -> Row[Any]:
     """Return an attempt that the worker has or had.
 
     Raises:
         Conflict: If it is another's.
     """
-    attempt = _find_attempt(tx, run.id, number)
+    attempt = transitions.find_attempt(tx, run.id, number)
     if attempt is None or attempt.worker_id != worker_id:
         raise Conflict(f"Attempt {number} of run {run.id} is not held by {worker_id}.")
     return attempt

@@ -1,8 +1,9 @@
 """Every change of a run's state: each is one event, told to whoever watches."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 
 from gyoza.models import EventType, FailureReason, OpRunState, ReleaseReason, RetryPolicy
 from gyoza.server.errors import Conflict
@@ -25,6 +26,7 @@ LOSSES: frozenset[str] = frozenset(
 _APPEND, _BEGIN, _PUBLISH, _TELL = insert(events), insert(attempts), insert(feed), insert(changes)
 _CHANGE = update(runs).where(runs.c.id == bindparam("run")).returning(runs)
 _OF_ATTEMPT = attempts.c.run_id == bindparam("run"), attempts.c.attempt == bindparam("number")
+_ATTEMPT = select(attempts).where(*_OF_ATTEMPT)
 _CHANGE_ATTEMPT = update(attempts).where(*_OF_ATTEMPT)
 _STARTED_AT = select(attempts.c.started_at).where(*_OF_ATTEMPT)
 _DELIVERY = select(run_data.c.spec["event_delivery"]).where(run_data.c.run_id == bindparam("run"))
@@ -42,25 +44,26 @@ def record(
     **columns: Any,
 ) -> RunRow:
     """Append an event, change columns of the run with it, and return the new row."""
+    event: Json = {"type": event_type, "msg": msg, "payload": payload or {}}
+    return record_all(tx, run, [event], **columns)
+
+
+def record_all(tx: Tx, run: RunRow, told: Sequence[Json], **columns: Any) -> RunRow:
+    """Do the same with events in a row, each of which has its type, msg and payload."""
     state = _S(columns.get("state", run.state))
-    event: Json = {
-        "run_id": run.id,
-        "id": run.event_count,
-        "attempt": columns.get("current_attempt", run.current_attempt),
-        "type": event_type,
-        "time": tx.now,
-        "msg": msg,
-        "payload": payload or {},
-        "state": state,
-    }
-    tx.conn.execute(_APPEND, event)
+    attempt = columns.get("current_attempt", run.current_attempt)
+    shared: Json = {"run_id": run.id, "attempt": attempt, "time": tx.now, "state": state}
+    ids = range(run.event_count, run.event_count + len(told))
+    tx.conn.execute(
+        _APPEND, [shared | event | {"id": id} for id, event in zip(ids, told, strict=True)]
+    )
     tx.wake.add(run_key(run.id))
-    _publish(tx, run)
+    _publish(tx, run, ids)
     if state != run.state:
         _tell_holder(tx, run, state)
     if state.terminal:
         tx.wake.add(end_key(run.id))
-    changed: Json = {"event_count": run.event_count + 1, "updated_at": tx.now, **columns}
+    changed: Json = {"event_count": ids.stop, "updated_at": tx.now, **columns}
     return tx.conn.execute(_CHANGE, {"run": run.id, **changed}).one()
 
 
@@ -200,11 +203,11 @@ def _allow(run: RunRow, state: OpRunState) -> None:
         raise Conflict(f"Run {run.id} is {run.state} and cannot become {state}.")
 
 
-def _publish(tx: Tx, run: RunRow) -> None:
+def _publish(tx: Tx, run: RunRow, ids: Iterable[int]) -> None:
     if run.topic:
         delivery: Json = tx.conn.execute(_DELIVERY, {"run": run.id}).scalar_one()
-        item: Json = {"topic": run.topic, "run_id": run.id, "event_id": run.event_count}
-        tx.conn.execute(_PUBLISH, item | {"attributes": delivery["attributes"]})
+        item: Json = {"topic": run.topic, "run_id": run.id, "attributes": delivery["attributes"]}
+        tx.conn.execute(_PUBLISH, [item | {"event_id": id} for id in ids])
         tx.wake.add(feed_key(run.topic))
 
 
@@ -215,6 +218,11 @@ def _tell_holder(tx: Tx, run: RunRow, state: OpRunState) -> None:
     news: Json = {"worker_id": run.worker_id, "run_id": run.id, "state": state, "time": tx.now}
     tx.conn.execute(_TELL, news)
     tx.wake.add(worker_key(run.worker_id))
+
+
+def find_attempt(tx: Tx, run_id: str, number: int) -> Row[Any] | None:
+    """Return an attempt, if there is such a one."""
+    return tx.conn.execute(_ATTEMPT, {"run": run_id, "number": number}).one_or_none()
 
 
 def change_attempt(tx: Tx, run: RunRow, **columns: Any) -> None:

@@ -57,12 +57,8 @@ class Exits:
         Raises:
             EngineError: If there is none, or something else is said on it.
         """
-
-        def events(client: EngineHttp) -> Response:
-            return client.send("GET", "/events", {"filters": json.dumps(FILTERS)}, endless=True)
-
         with closing(Call()) as call:
-            inflow = Inflow(await docker.open(events, docker.quick, call), gather=False)
+            inflow = await _events(docker, call, FILTERS)
             self._heard = True
             task_status.started()
             try:
@@ -94,14 +90,21 @@ class Exits:
 async def killed_for_memory(docker: DockerThreads, container_id: str) -> bool:
     """See `ContainerEngine.killed_for_memory`."""
     filters = {"container": [container_id], "event": ["oom"]}
-    which = {"since": 0, "filters": json.dumps(filters)}  # what has been, and what comes
-
-    def events(client: EngineHttp) -> Response:
-        return client.send("GET", "/events", which, endless=True)
-
     with suppress(EngineError), closing(Call()) as call, trio.move_on_after(LATE_S):
-        inflow = Inflow(await docker.open(events, docker.quick, call), gather=False)
+        inflow = await _events(docker, call, filters, since=0)  # what has been, and what comes
         while block := await inflow.receive():
             if b"{" in block:  # an event, in whatever wrapping; no other was asked for
                 return True
     return False
+
+
+async def _events(
+    docker: DockerThreads, call: Call, filters: dict[str, list[str]], **since: int
+) -> Inflow:
+    """Return what the engine tells of such events, for as long as the call stays open."""
+
+    def ask(client: EngineHttp) -> Response:
+        which = {**since, "filters": json.dumps(filters)}
+        return client.send("GET", "/events", which, endless=True)
+
+    return Inflow(await docker.open(ask, docker.quick, call), gather=False)

@@ -53,6 +53,10 @@ class ContainerSpec:
     shm_mb: int = 64
 
 
+KILLED = 137
+"""Exit code of a container that was ended by SIGKILL, whoever sent it."""
+
+
 @dataclass(frozen=True)
 class ContainerExit:
     """How a container ended.

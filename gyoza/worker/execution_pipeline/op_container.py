@@ -15,7 +15,13 @@ from dataclasses import replace
 import trio
 
 from gyoza.models import ReleaseReason
-from gyoza.worker.containers.engine import ContainerExit, ContainerInfo, ContainerSpec, LogStream
+from gyoza.worker.containers.engine import (
+    KILLED,
+    ContainerExit,
+    ContainerInfo,
+    ContainerSpec,
+    LogStream,
+)
 from gyoza.worker.containers.gpus import devices_in_use
 from gyoza.worker.containers.labels import of_gpus
 from gyoza.worker.containers.stop import end_containers, remove_container, stop_container
@@ -37,11 +43,8 @@ ENGINE_S = 120.0
 OUTPUT_S, OUTPUT_STALL_S = 600.0, 10.0
 """Seconds that the rest of the output may take after the exit, and those without any of it."""
 
-KILLED = 137
-"""Exit code of a container that was killed, by whomever."""
-
 ENDED_FROM_OUTSIDE = (KILLED, 143, 255)
-"""Those of a container that was killed or stopped, or that its engine lost."""
+"""Exit codes of a container that was killed or stopped, or that its engine lost."""
 
 logger = logging.getLogger(__name__)
 

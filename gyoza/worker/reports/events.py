@@ -188,17 +188,17 @@ class EventReporter:
     async def _pace(self) -> None:
         """Wait until it is time for more of what the op tells; a change of state waits for none."""
         with trio.move_on_at(self._due):
-            while self._queue[-1].saying:
+            while self._queue[-1].type.saying:
                 self._news = trio.Event()
                 await self._news.wait()
-        if self._queue[0].saying:
+        if self._queue[0].type.saying:
             self._due = trio.current_time() + PACE_S
 
     def _next(self) -> list[Report]:
         """Take what goes in the next request."""
         reports = [self._queue.popleft()]
-        if self._batches and reports[0].saying:
-            while self._queue and self._queue[0].saying and len(reports) < BATCH:
+        if self._batches and reports[0].type.saying:
+            while self._queue and self._queue[0].type.saying and len(reports) < BATCH:
                 reports.append(self._queue.popleft())
         if self._progress in reports:
             self._progress = None
@@ -209,7 +209,7 @@ class EventReporter:
 
         The events of an op are remembered, since they may be many; all others are told again.
         """
-        if told := [report.seq for report in reports if report.saying and report.lasting]:
+        if told := [report.seq for report in reports if report.type.saying and report.lasting]:
             await self._in_thread(partial(self._record.note_sent, seq=told[-1]))
         for report in reports:
             if report.refusal and report.refusal.status in (404, 409):

@@ -9,7 +9,6 @@ from gyoza.client import ApiError
 from gyoza.models import EventType
 
 TERMINAL = (EventType.COMPLETED, EventType.FAILED)
-SAYINGS = (EventType.INFO, EventType.ERROR, EventType.PROGRESS)
 
 
 @dataclass(eq=False)
@@ -32,11 +31,6 @@ class Report:
     def lasting(self) -> bool:
         """Whether it must outlive the process; progress is told anew by whatever makes some."""
         return self.type != EventType.PROGRESS
-
-    @property
-    def saying(self) -> bool:
-        """Whether it moves no state, so that it can go with others."""
-        return self.type in SAYINGS
 
     @property
     def fact(self) -> dict[str, Any]:

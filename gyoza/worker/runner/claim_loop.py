@@ -8,16 +8,13 @@ import trio
 
 from gyoza.client import ApiError, ClientError
 from gyoza.models import OpRun
-from gyoza.worker.backoff import Backoff, spread
+from gyoza.worker.backoff import LONG_POLL_S, Backoff, spread
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.errors import PolicyRefused
 from gyoza.worker.runner.active_runs import CancelReason
 from gyoza.worker.runner.claimed import UnreadableRun, read_run, run_id_of
 from gyoza.worker.runner.run_task import give_back, identity_of, refuse, run_op
 from gyoza.worker.runner.worker import Worker
-
-WAIT_S = 50.0  # less than the minute after which proxies lose their patience
-"""Seconds the server may hold a claim open until there is a run."""
 
 MIN_PERIOD_S = 1.0
 """Least seconds between claims that bring nothing, for a server that answers them at once."""
@@ -74,7 +71,7 @@ async def _claim_once(worker: Worker, runs: trio.Nursery, backoff: Backoff, left
             claimed = await worker.client.claim(
                 worker.settings.worker_id,
                 max_runs=int(min(worker.active.free_slots, left)),
-                wait_s=spread(WAIT_S),
+                wait_s=spread(LONG_POLL_S),
                 holding=worker.active.ids,
             )
     except (ApiError, ClientError) as error:

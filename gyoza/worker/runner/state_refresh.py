@@ -7,12 +7,9 @@ import trio
 
 from gyoza.client import ApiError, ClientError
 from gyoza.models import OpRunState
-from gyoza.worker.backoff import Backoff, spread
+from gyoza.worker.backoff import LONG_POLL_S, Backoff, spread
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.runner.worker import Worker
-
-WAIT_S = 50.0  # less than the minute after which proxies lose their patience
-"""Seconds the server may hold the question open until something changes."""
 
 POLL_S = 1.0
 """Seconds between questions to a server that cannot hold them open."""
@@ -52,7 +49,7 @@ async def _follow_changes(worker: Worker) -> None:
         asked_at = trio.current_time()
         try:
             answer = await worker.client.get_changes(
-                worker.settings.worker_id, after=cursor, wait_s=spread(WAIT_S)
+                worker.settings.worker_id, after=cursor, wait_s=spread(LONG_POLL_S)
             )
         except (ApiError, ClientError) as error:
             if isinstance(error, ApiError) and error.status == 404:

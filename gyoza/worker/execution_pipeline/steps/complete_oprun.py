@@ -4,12 +4,11 @@ import logging
 
 from gyoza.client import ApiError
 from gyoza.models import EventType, FailureReason
+from gyoza.worker.containers.engine import KILLED
 from gyoza.worker.errors import LeaseLost, OutputInvalid
 from gyoza.worker.execution_pipeline.run_scope import report_failed, scope_of, summary_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.op_io.outputs import read_outputs
-
-SIGKILL_CODE = 137
 
 # Codes of shells and of the engine's init. Signals are Linux's, whatever the worker runs on; a
 # program may as well choose such a code by itself, which nobody can tell from outside.
@@ -24,7 +23,7 @@ _MEANINGS = {
     134: f"{_BY} SIGABRT (it gave itself up)",
     135: f"{_BY} SIGBUS (often /dev/shm or another memory file is full)",
     136: f"{_BY} SIGFPE (such as a division by zero)",
-    137: f"{_BY} SIGKILL, which gyoza did not send; perhaps the machine ran out of memory",
+    KILLED: f"{_BY} SIGKILL, which gyoza did not send; perhaps the machine ran out of memory",
     139: f"{_BY} SIGSEGV (an invalid memory access)",
     141: f"{_BY} SIGPIPE",
     143: f"{_BY} SIGTERM, which gyoza did not send",
@@ -77,7 +76,7 @@ def _failure(ctx: ExecutionContext) -> tuple[FailureReason, str]:
     lived on and chose its exit code may have failed of anything.
     """
     killed_for_memory = ctx.extras.get("oom_killed", False)
-    if killed_for_memory and ctx.exit_code == SIGKILL_CODE:
+    if killed_for_memory and ctx.exit_code == KILLED:
         return FailureReason.OUT_OF_MEMORY, f"The op was killed for using {_too_much(ctx)}."
     meaning = _MEANINGS.get(ctx.exit_code or 0, "")
     sentence = f"The op exited with code {ctx.exit_code}{meaning}."
