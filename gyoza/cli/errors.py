@@ -48,7 +48,7 @@ KNOWN: dict[str, ExitCode] = {
     "gyoza.server.errors.ServerError": ExitCode.MACHINE,
 }
 API_ERROR = "gyoza.client.errors.ApiError"
-SERVER_PACKAGES = {"fastapi", "hypercorn", "pydantic", "sqlalchemy", "starlette"}
+SERVER_PACKAGES = {"fastapi", "h11", "pydantic", "sqlalchemy", "starlette"}
 
 
 def explain(error: BaseException) -> tuple[str, ExitCode] | None:

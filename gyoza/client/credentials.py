@@ -108,11 +108,17 @@ def key_file_in_use(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def stored_api_key() -> str | None:
-    """Return the key that a server of this user has stored, if there is one."""
+    """Return the key that a server of this user has stored, if there is one.
+
+    Raises:
+        CredentialsError: If the file holds no text.
+    """
+    path = stored_key_path()
     try:
-        return stored_key_path().read_text(encoding="utf-8").strip() or None
+        empty = not path.read_bytes().strip()
     except OSError:
         return None
+    return None if empty else read_key_file(str(path), "or remove it")
 
 
 def find_api_key(environ: Mapping[str, str] = os.environ) -> str | None:

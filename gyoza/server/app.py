@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
 
 from gyoza import __version__
@@ -18,6 +18,7 @@ from gyoza.server.limits import Limits
 from gyoza.server.routes import definitions, events, health, keys, logs, runs, workers
 from gyoza.server.service import ClientGone, Service
 from gyoza.server.store.keys import workers_of_run
+from gyoza.server.turns import HEARTBEAT
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def create_app(service: Service, keyring: Keyring, limits: Limits | None = None)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(OperationalError, _database_busy)
+    app.add_exception_handler(DatabaseError, _database_failed)
     app.add_exception_handler(ClientGone, _client_gone)
     app.add_exception_handler(Exception, _internal_error)
     return app
@@ -93,8 +94,10 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": detail}, failure.status_code, failure.headers)
 
 
-async def _database_busy(_request: Request, error: Exception) -> Response:
-    _log.error("The database failed: %s", cast("OperationalError", error).orig)
+async def _database_failed(request: Request, error: Exception) -> Response:
+    _log.error("The database failed: %s", cast("DatabaseError", error).orig)
+    if request.url.path.endswith(HEARTBEAT):
+        cast("Service", request.app.state.service).leases.note_missed()
     return _answer(503, "The database did not take this; try again, and see the server's log.")
 
 

@@ -37,14 +37,13 @@ def ensure_api_key(settings: ServerSettings) -> ApiKey:
     try:
         if settings.api_key_file:
             return ApiKey(_key_in(settings.api_key_file), f"from {settings.api_key_file}")
-        configured = configured_api_key()
+        if (configured := configured_api_key()) is not None:
+            return ApiKey(configured, "from the environment")
+        path = stored_key_path()
+        if stored := stored_api_key():
+            return ApiKey(check_key(stored), f"from {path}")
     except CredentialsError as error:
         raise ApiKeyError(str(error)) from error
-    if configured is not None:
-        return ApiKey(configured, "from the environment")
-    path = stored_key_path()
-    if stored := stored_api_key():
-        return ApiKey(stored, f"from {path}")
     try:
         return _store_new_key(path)
     except OSError as error:
@@ -54,15 +53,17 @@ def ensure_api_key(settings: ServerSettings) -> ApiKey:
 
 
 def key_in_file(settings: ServerSettings) -> str | None:
-    """Return the key that a file holds now, if it was found in one."""
+    """Return the key that a file holds now, if it was found in one.
+
+    Raises:
+        CredentialsError: If the file cannot be read, or holds no key.
+    """
     if settings.api_key:
         return None
-    try:
-        if settings.api_key_file:
-            return _key_in(settings.api_key_file)
-        return configured_api_key() or stored_api_key()
-    except CredentialsError:
-        return None
+    if settings.api_key_file:
+        return _key_in(settings.api_key_file)
+    found = configured_api_key() or stored_api_key()
+    return check_key(found) if found else None
 
 
 def _key_in(path: str) -> str:

@@ -15,6 +15,7 @@ Errors:
         Conflict            409: the run has ended, or is not held by this worker and attempt
         Full                413: the run holds as much as it may
         Malformed           422: the body is not what it should be
+        NotReady            503: the server cannot do its work
 """
 
 from typing import ClassVar
@@ -97,3 +98,9 @@ class Malformed(RequestError):
     """The body is not what it should be."""
 
     status = 422
+
+
+class NotReady(RequestError):
+    """The server cannot do its work."""
+
+    status = 503

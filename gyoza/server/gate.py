@@ -1,22 +1,26 @@
-"""The door of the application: key, role, rate and body, before anything is parsed."""
+"""The gate of the application: key, role, rate and body, before anything is parsed."""
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gyoza.server.access import WorkersOf, refusal
+from gyoza.server.http.connection import connection_of
 from gyoza.server.keyring import Key, Keyring
 from gyoza.server.limits import Limits
 from gyoza.server.rates import Rates, WrongKeys, network_of, retry_after
-from gyoza.server.turns import Turns, until_answered
+from gyoza.server.turns import HEARTBEAT, Turns, until_answered
 
-DRAIN_S = 10.0
+BUSY_S = 5.0
+"""Seconds after which somebody may try again for whom there is no connection."""
+
+HEALTH = frozenset({"/health", "/readyz"})
 
 # The documentation holds no data, and a browser cannot send the header.
-OPEN_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({*HEALTH, "/docs", "/openapi.json"})
 
 
 class _Refused(Exception):
@@ -50,14 +54,16 @@ class Gate:
         self._workers_of = workers_of
         self._limits = limits
         self._rates = Rates(limits.rate, limits.rate * limits.burst_s)
+        # Apart, so that no run changes hands because others ask for much with the same key.
+        self._heartbeats = Rates(limits.rate, limits.rate * limits.burst_s)
+        self._health = Rates(limits.health_rate, limits.health_rate * limits.burst_s)
         self._wrong_keys = WrongKeys(limits.wrong_keys)
         self._turns = Turns(limits.at_once)
         self._large_bodies = trio.Semaphore(limits.large_bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it."""
+        """Let a request through, or answer it; what is no HTTP request reaches no code of ours."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
             return
         try:
             _check_framing(scope)
@@ -68,9 +74,7 @@ class Gate:
                     answer = until_answered(turn, send)
                     await self._let_in(key, scope, messages, receive, answer)
         except _Refused as refused:
-            # Hypercorn may be hanging up on a client that does not speak HTTP at the same time.
-            with suppress(trio.BusyResourceError):
-                await _answer(refused, receive, send)
+            await _answer(refused, send)
 
     async def _let_in(
         self, key: Key | None, scope: Scope, messages: list[Message], receive: Receive, send: Send
@@ -102,18 +106,24 @@ class Gate:
 
     def _key(self, scope: Scope) -> Key | None:
         """Return the key of a request; None for one that needs none."""
+        network = network_of((scope.get("client") or ("",))[0])
         if scope["path"] in OPEN_PATHS and scope["method"] == "GET":
+            if scope["path"] in HEALTH and (wait := self._health.take(network)):
+                raise _Refused(429, "Too many questions for the health; ask less often.", wait)
             return None
         given = {name.lower(): value for name, value in scope["headers"]}.get(b"x-api-key", b"")
         key = self._keyring.find(given)
         if key is None:
-            network = network_of((scope.get("client") or ("",))[0])
             if wait := self._wrong_keys.note(network, given):
                 raise _Refused(429, "Too many wrong keys were tried from here.", wait)
             tell = "The header X-API-Key is missing or wrong; see where the server says its key is."
             raise _Refused(401, tell)
-        if wait := self._rates.take(key.id):
+        heartbeat = scope["path"] == HEARTBEAT
+        if wait := (self._heartbeats if heartbeat else self._rates).take(key.id):
             raise _Refused(429, "Too many requests with this key; ask less often.", wait)
+        connection = connection_of(scope)
+        if connection and not connection.begin(key.id, vital=heartbeat):
+            raise _Refused(503, "The server has as many connections as it may; ask again.", BUSY_S)
         return key
 
     @asynccontextmanager
@@ -128,6 +138,8 @@ class Gate:
             with trio.move_on_after(self._limits.body_s) as reading:
                 while not messages or messages[-1].get("more_body", False):
                     messages.append(await receive())
+                    if messages[-1]["type"] == "http.disconnect":
+                        raise _Refused(400, "The body did not come whole.")
                     came = len(messages[-1].get("body", b""))
                     size += came
                     reading.deadline += came / self._limits.body_rate
@@ -169,8 +181,8 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
     return replay
 
 
-async def _answer(refused: _Refused, receive: Receive, send: Send) -> None:
-    """Answer, then read on: a client still sending would miss an answer on a closed connection."""
+async def _answer(refused: _Refused, send: Send) -> None:
+    """Answer; the connection is closed after that, once a client that still sends has read it."""
     body = json.dumps({"detail": str(refused)}).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -180,8 +192,4 @@ async def _answer(refused: _Refused, receive: Receive, send: Send) -> None:
     if refused.retry_after_s:
         headers.append((b"retry-after", retry_after(refused.retry_after_s)))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    with trio.move_on_after(DRAIN_S):
-        while (await receive()).get("more_body", False):
-            pass
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await send({"type": "http.response.body", "body": body})

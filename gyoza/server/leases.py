@@ -1,39 +1,118 @@
-"""The service that takes runs from lost workers and ends back-offs, when each is due."""
+"""Leases: runs are taken from workers that were silent though they could have been heard.
 
-import logging
+A lease ends only after a time in which this server could take heartbeats throughout. So the server
+looks often, and what it finds when it looks tells whether it could: a look that failed or comes
+late (the database was locked, the process or its machine stood still, something kept the event
+loop), a heartbeat that could not be stored, and a clock that went otherwise than the time that
+passed all let every lease begin anew.
+"""
+
+import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
-from sqlalchemy.exc import OperationalError
 
+from gyoza.server.repeat import repeat
+from gyoza.server.service import Service
 from gyoza.server.store.claims import restart_leases, sweep
-from gyoza.server.store.database import Database
-from gyoza.server.wakeups import DUE, Wakeups
+from gyoza.server.store.database import Database, Tx, prove_writable
+from gyoza.server.wakeups import DUE
 
-RETRY_S = 1.0  # after the database did not take a sweep: locked by a backup, or no space left
+LOOKS = 6
+"""Looks in the time of a lease, at least."""
 
-_log = logging.getLogger(__name__)
+SLACK, LEAST_SLACK_S = 0.25, 0.25
+"""Of a lease, and seconds: what a look may be late, or the clock be off, while workers have time
+enough for another heartbeat. They send at least three in a lease."""
+
+LONGEST_S = 10.0
+"""Seconds between two looks, however long leases are."""
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """When a look was over: by the clock of the machine, and by the one that only goes forward."""
+
+    clock: float
+    steady: float
+
+
+class Leases:
+    """Begins and ends leases.
+
+    Args:
+        database: Where they are.
+        clock: Returns seconds since 1970.
+        lease_s: How long a lease lasts, in seconds.
+        steady: Returns seconds that nobody sets.
+
+    Attributes:
+        every_s: Seconds between two looks, at most.
+        heard_since: Since when, in seconds since 1970, heartbeats could be taken throughout.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float],
+        lease_s: float,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._steady = steady
+        self._lease_s = lease_s
+        self._last: _Moment | None = None
+        self._missed = False
+        self._slack_s = max(SLACK * lease_s, LEAST_SLACK_S)
+        self.every_s = min(lease_s / LOOKS, LONGEST_S)
+        self.heard_since = math.inf
+
+    def note_missed(self) -> None:
+        """Note that a heartbeat came and could not be stored."""
+        self._missed = True
+
+    async def look(self) -> float:
+        """End the leases that are over, and back-offs; or begin all leases anew.
+
+        Returns:
+            When the next of them is over, in seconds since 1970; infinity if there is none.
+        """
+        last, self._last = self._last, None
+        missed, self._missed = self._missed, False
+        # Should this fail, there is no last look for the next one.
+        self._last, due = await self._database.write(lambda tx: self._look(tx, last, missed))
+        return math.inf if due is None else due
+
+    def _look(self, tx: Tx, last: _Moment | None, missed: bool) -> tuple[_Moment, float | None]:
+        now = _Moment(self._clock(), self._steady())
+        late = last is None or now.steady - last.steady > self.every_s + self._slack_s
+        leap = 0.0 if last is None else (now.clock - last.clock) - (now.steady - last.steady)
+        leapt = abs(leap) > self._slack_s
+        if late or leapt or missed:
+            restart_leases(tx, self._lease_s, leap if leapt else 0.0)
+            self.heard_since = tx.now
+        prove_writable(tx)
+        return now, sweep(tx)
 
 
 async def run_leases(
-    database: Database,
-    wakeups: Wakeups,
-    clock: Callable[[], float],
-    lease_s: float,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    service: Service, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Start every lease anew, then sweep whenever something is due or may be due sooner."""
-    await database.write(lambda tx: restart_leases(tx, lease_s))
+    """Begin every lease anew, then look whenever something is due or may be due sooner."""
+    leases = service.leases
+    due = await leases.look()
     task_status.started()
-    while True:
-        with wakeups.watch(DUE) as sooner:
-            try:
-                due = await database.write(sweep)
-            except OperationalError as error:
-                _log.warning("Leases cannot be looked at, trying again: %s", error.orig)
-                due = clock() + RETRY_S
-            # A lease that begins meanwhile ends after the next look, however late that is.
-            wait_s = lease_s if due is None else min(lease_s, max(0.0, due - clock()))
-            with trio.move_on_after(wait_s):
+
+    async def wait_and_look() -> float:
+        nonlocal due
+        with service.wakeups.watch(DUE) as sooner:
+            with trio.move_on_after(min(leases.every_s, max(0.0, due - service.clock()))):
                 await sooner.wait()
+        due = math.inf  # should this look fail, the next one comes by its time
+        due = await leases.look()
+        return 0.0
+
+    await repeat("Leases cannot be looked at", wait_and_look)

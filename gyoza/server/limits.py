@@ -21,6 +21,7 @@ class Limits:
         rate: Requests a second for each key; 0 for any number.
         burst_s: Seconds' worth of requests that may come at once.
         at_once: Requests that are worked on at a time, heartbeats aside.
+        health_rate: Questions a second for the health, from each network.
         wrong_keys: Different wrong keys that each network may try in a minute.
     """
 
@@ -34,4 +35,5 @@ class Limits:
     rate: float = 1000.0
     burst_s: float = 5.0
     at_once: int = 8
+    health_rate: float = 200.0
     wrong_keys: int = 60

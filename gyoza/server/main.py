@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import trio
 
+from gyoza import descriptors
 from gyoza.server.auth import ensure_api_key
 from gyoza.server.errors import ServerError, SettingsError
 from gyoza.server.serve import serve
@@ -44,6 +45,7 @@ def start(
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    descriptors.raise_limit()
     try:
         trio.run(serve_until_signal, settings)
     except BaseExceptionGroup as group:

@@ -6,20 +6,20 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import Any, cast
 
 import trio
-from fastapi import FastAPI
-from hypercorn.config import Config
-from hypercorn.trio import serve as hypercorn_serve  # pyright: ignore[reportUnknownVariableType]
 
+from gyoza import __version__, descriptors
 from gyoza.server.app import create_app
 from gyoza.server.auth import ApiKey, ensure_api_key, key_in_file
 from gyoza.server.errors import AddressError, TlsError
+from gyoza.server.http import Bounds, serve_http
+from gyoza.server.http.admission import RESERVE, Admission
+from gyoza.server.http.connection import Service as HttpService
 from gyoza.server.keyring import Keyring
-from gyoza.server.leases import run_leases
+from gyoza.server.leases import Leases, run_leases
 from gyoza.server.limits import Limits
+from gyoza.server.repeat import repeat
 from gyoza.server.retention import run_retention
 from gyoza.server.service import Service
 from gyoza.server.settings import ServerSettings
@@ -29,7 +29,13 @@ from gyoza.server.wakeups import Wakeups
 
 GRACE_S = 3.0  # for requests under way when the server is told to end
 BACKLOG = 256
-HANDSHAKE_S = 10.0
+
+OWN_FILES = 64
+"""Descriptors of the process that are no connections: database, standard streams, modules."""
+
+MOST_CONNECTIONS = 10_000
+"""Connections unless a number is set, where open files allow more."""
+
 DAY_S = 24 * 3600.0
 
 RENEW_S = 2.0
@@ -59,16 +65,15 @@ async def serve(
         StartError: If the server cannot start; says why in one sentence.
     """
     key = await trio.to_thread.run_sync(ensure_api_key, settings)
-    _check_tls(settings)
+    tls = _tls(settings)
     limits = limits or Limits(rate=settings.rate_limit)
-    listener = await _listen(settings, limits)
-    with listener:
-        url = _url(settings, listener)
+    async with await _listen(settings, limits) as listener:
         wakeups = Wakeups()
         database = await Database.open(settings.database_path, wakeups, clock)
         try:
-            service = Service(database, wakeups, clock, settings.lease_s, clock())
-            await _run(service, settings, limits, key, listener, url, task_status)
+            leases = Leases(database, clock, settings.lease_s)
+            service = Service(database, wakeups, clock, settings.lease_s, leases)
+            await _run(service, settings, limits, key, listener, tls, task_status)
         finally:
             await database.aclose()
 
@@ -78,23 +83,31 @@ async def _run(
     settings: ServerSettings,
     limits: Limits,
     key: ApiKey,
-    listener: socket.socket,
-    url: str,
+    listener: trio.SocketListener,
+    tls: ssl.SSLContext | None,
     task_status: trio.TaskStatus[str],
 ) -> None:
     keyring = Keyring(key.value, await service.database.read(good_keys))
     app = create_app(service, keyring, limits)
-    end = trio.Event()
+    bounds = _bounds(settings)
+    _log.info("Up to %d connections are served at a time.", bounds.in_all)
+    http = HttpService(
+        app=app,
+        admission=Admission(bounds),
+        idle_s=limits.idle_s,
+        send_s=limits.send_s,
+        root_path=settings.root_path,
+        headers=[(b"gyoza-version", __version__.encode())],
+    )
+    url = _url(settings, listener.socket)
     async with trio.open_nursery() as nursery:
-        await nursery.start(
-            partial(run_leases, service.database, service.wakeups, service.clock, service.lease_s)
-        )
+        await nursery.start(run_leases, service)
         if settings.retention_days:
             keep_s = settings.retention_days * DAY_S
-            await nursery.start(run_retention, service.database, service.clock, keep_s)
+            nursery.start_soon(run_retention, service.database, service.clock, keep_s)
         nursery.start_soon(_renew_key, settings, keyring, key.value)
         http_scope = trio.CancelScope()
-        await nursery.start(_serve_http, app, _config(settings, limits, listener), end, http_scope)
+        await nursery.start(_serve_http, http, listener, tls, http_scope)
         # From here on requests under way are to be answered; the deadline set below bounds it.
         http_scope.shield = True
         _log.info("Listening on %s", url)
@@ -103,55 +116,55 @@ async def _run(
             await trio.sleep_forever()
         finally:
             service.wakeups.close()
-            end.set()
+            http.ending.set()
             http_scope.deadline = trio.current_time() + 2 * GRACE_S
+
+
+def _bounds(settings: ServerSettings) -> Bounds:
+    """Return how many connections there may be: what is set, as far as open files allow."""
+    possible = max(1, int(min(descriptors.allowed() - OWN_FILES - RESERVE, MOST_CONNECTIONS)))
+    in_all = min(settings.max_connections or possible, possible)
+    if in_all < settings.max_connections:
+        _log.warning(
+            "The limit of open files allows %d connections, not %d; raise it (LimitNOFILE).",
+            in_all,
+            settings.max_connections,
+        )
+    return Bounds(
+        in_all=in_all,
+        per_address=settings.max_connections_per_address or in_all,
+        per_key=settings.max_connections_per_key or max(1, in_all * 3 // 4),
+    )
 
 
 async def _renew_key(settings: ServerSettings, keyring: Keyring, known: str) -> None:
     """Take another own key as soon as the file of the one before holds another."""
-    while True:
-        await trio.sleep(RENEW_S)
+
+    async def look() -> float:
+        nonlocal known
         found = await trio.to_thread.run_sync(key_in_file, settings)
         if found and found != known:
             known = found
             keyring.replace_own(found)
             _log.info("The server's own key has changed.")
+        return RENEW_S
+
+    await repeat("The file of the server's own key cannot be read", look)
 
 
 async def _serve_http(
-    app: FastAPI,
-    config: Config,
-    end: trio.Event,
+    http: HttpService,
+    listener: trio.SocketListener,
+    tls: ssl.SSLContext | None,
     scope: trio.CancelScope,
     *,
-    task_status: trio.TaskStatus[list[str]],
+    task_status: trio.TaskStatus[None],
 ) -> None:
     with scope:
-        # Both sides are ASGI; only their types for it differ.
-        await hypercorn_serve(
-            cast("Any", app), config, shutdown_trigger=end.wait, task_status=task_status
-        )
+        await serve_http(http, [listener], tls, GRACE_S, task_status=task_status)
 
 
-def _config(settings: ServerSettings, limits: Limits, listener: socket.socket) -> Config:
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes it
-    config.certfile = settings.tls_certfile or None
-    config.keyfile = settings.tls_keyfile or None
-    if settings.tls_client_ca:
-        config.ca_certs = settings.tls_client_ca
-        config.verify_mode = ssl.VerifyMode.CERT_REQUIRED
-    config.ssl_handshake_timeout = HANDSHAKE_S
-    config.graceful_timeout = GRACE_S
-    config.backlog = BACKLOG
-    config.keep_alive_timeout = limits.idle_s
-    quiet = logging.getLogger("gyoza.server.http")
-    quiet.setLevel(logging.WARNING)
-    config.errorlog = quiet
-    return config
-
-
-async def _listen(settings: ServerSettings, limits: Limits) -> socket.socket:
+async def _listen(settings: ServerSettings, limits: Limits) -> trio.SocketListener:
     where = f"{settings.host}:{settings.port}"
     try:
         found = await trio.socket.getaddrinfo(
@@ -174,30 +187,35 @@ async def _listen(settings: ServerSettings, limits: Limits) -> socket.socket:
             f"The server cannot listen on {where} ({error.strerror}); "
             "is another one running there? Choose another port or host."
         ) from error
-    return listener
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
 
 
-def _check_tls(settings: ServerSettings) -> None:
-    if settings.tls_certfile:
-        try:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(settings.tls_certfile, settings.tls_keyfile)
-        except OSError as error:  # ssl.SSLError is one
-            raise TlsError(
-                f"The certificate {settings.tls_certfile} cannot be used with the key "
-                f"{settings.tls_keyfile} ({error.strerror or error})."
-            ) from error
-        try:
-            if settings.tls_client_ca:
-                context.load_verify_locations(settings.tls_client_ca)
-        except OSError as error:
-            raise TlsError(
-                f"The file {settings.tls_client_ca} holds no authorities for the certificates of "
-                f"clients ({error.strerror or error})."
-            ) from error
+def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
+    if not settings.tls_certfile:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(settings.tls_certfile, settings.tls_keyfile)
+    except OSError as error:  # ssl.SSLError is one
+        raise TlsError(
+            f"The certificate {settings.tls_certfile} cannot be used with the key "
+            f"{settings.tls_keyfile} ({error.strerror or error})."
+        ) from error
+    try:
+        if settings.tls_client_ca:
+            context.load_verify_locations(settings.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise TlsError(
+            f"The file {settings.tls_client_ca} holds no authorities for the certificates of "
+            f"clients ({error.strerror or error})."
+        ) from error
+    return context
 
 
-def _url(settings: ServerSettings, listener: socket.socket) -> str:
+def _url(settings: ServerSettings, listener: trio.socket.SocketType) -> str:
     """Return where clients on this machine reach the server."""
     wildcards = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
     host = wildcards.get(settings.host, settings.host)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import trio
 from fastapi import Depends, Request
@@ -14,6 +14,9 @@ from fastapi import Depends, Request
 from gyoza.server.store.database import Database
 from gyoza.server.turns import turn_of
 from gyoza.server.wakeups import Wakeups, Watch
+
+if TYPE_CHECKING:
+    from gyoza.server.leases import Leases
 
 T = TypeVar("T")
 
@@ -31,14 +34,14 @@ class Service:
     Attributes:
         clock: Returns seconds since 1970.
         lease_s: Seconds a lease lasts without a heartbeat.
-        started_at: Seconds since 1970.
+        leases: Begins and ends them.
     """
 
     database: Database
     wakeups: Wakeups
     clock: Callable[[], float]
     lease_s: float
-    started_at: float
+    leases: "Leases"
     _claims: Counter[str] = field(default_factory=Counter[str])
 
     @property
@@ -46,7 +49,7 @@ class Service:
         """A worker whose last heartbeat is before this moment is lost."""
         horizon = self.clock() - self.lease_s
         # No worker can be told lost before the server listened for as long as a lease lasts.
-        return horizon if horizon > self.started_at else -math.inf
+        return horizon if horizon > self.leases.heard_since else -math.inf
 
     def is_claiming(self, worker_id: str) -> bool:
         """Return whether a claim of this worker is being answered."""

@@ -1,6 +1,7 @@
 """What the server can be told: arguments first, then `GYOZA_*` variables, then defaults."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -32,6 +33,13 @@ class ServerSettings:
         tls_client_ca: PEM file of the authorities one of which must vouch for each client; empty to
             ask for no certificate.
         rate_limit: Requests a second for each key, five seconds' worth at once; 0 for any number.
+        max_connections: Connections at a time; 0 for what the limit of open files allows, at most
+            10,000.
+        max_connections_per_address: Of one address whose requests have shown no good key; 0 for
+            any number.
+        max_connections_per_key: With one key; 0 for three quarters of all.
+        root_path: The path under which a reverse proxy shows the server, as in `/gyoza`; empty for
+            none.
         lease_s: Seconds after its last heartbeat until a worker's runs go to others.
         retention_days: Days after its end until a run is deleted with its events and logs; 0 to
             keep all.
@@ -47,6 +55,10 @@ class ServerSettings:
     tls_keyfile: str = ""
     tls_client_ca: str = ""
     rate_limit: float = 1000.0
+    max_connections: int = 0
+    max_connections_per_address: int = 256
+    max_connections_per_key: int = 0
+    root_path: str = ""
     lease_s: float = 60.0
     retention_days: float = 90.0
     log_level: str = "info"
@@ -66,6 +78,13 @@ class ServerSettings:
             raise SettingsError("Clients show certificates with TLS only; give tls_certfile too.")
         if not 0 <= self.rate_limit < 1e9:
             raise SettingsError("GYOZA_RATE_LIMIT must be a number of requests a second, or 0.")
+        for name in ("max_connections", "max_connections_per_address", "max_connections_per_key"):
+            if not 0 <= getattr(self, name) < 1e9:
+                raise SettingsError(f"GYOZA_{name.upper()} must be a number, or 0 for the default.")
+        if self.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", self.root_path):
+            raise SettingsError(
+                f"GYOZA_ROOT_PATH must be a path like /gyoza, not {self.root_path!r}."
+            )
         if not 0 <= self.retention_days < 1e6:
             raise SettingsError("GYOZA_RETENTION_DAYS must be a number of days, or 0 to keep all.")
 
@@ -107,6 +126,9 @@ class ServerSettings:
 
 _PARSERS: dict[str, Callable[[str], object]] = {
     "port": int,
+    "max_connections": int,
+    "max_connections_per_address": int,
+    "max_connections_per_key": int,
     "lease_s": float,
     "rate_limit": float,
     "retention_days": float,

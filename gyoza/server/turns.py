@@ -14,6 +14,9 @@ from fastapi import Request
 from starlette.types import Message, Scope, Send
 
 HEARTBEAT = "/workers/heartbeat"
+NO_TURN = frozenset({HEARTBEAT, "/health", "/readyz"})
+"""Addresses whose requests need none."""
+
 KEY = "gyoza.turn"
 """Where the scope of a request keeps its turn."""
 
@@ -61,8 +64,7 @@ class Turns:
     @contextmanager
     def of(self, scope: Scope) -> Generator[Turn]:
         """Give a request a turn of its own, not taken yet, which ends with the block."""
-        needs_none = scope["path"] == HEARTBEAT
-        turn = scope[KEY] = NoTurn() if needs_none else Turn(self._free)
+        turn = scope[KEY] = NoTurn() if scope["path"] in NO_TURN else Turn(self._free)
         try:
             yield turn
         finally:

@@ -72,7 +72,7 @@ def test_a_reader_that_has_gone_away_is_no_traceback() -> None:
 def test_without_the_servers_packages_only_the_server_is_missing() -> None:
     code = (
         "import sys\n"
-        "sys.modules.update(dict.fromkeys(['fastapi', 'hypercorn', 'sqlalchemy']))\n"
+        "sys.modules.update(dict.fromkeys(['fastapi', 'h11', 'sqlalchemy']))\n"
         "from gyoza.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )

@@ -18,6 +18,7 @@ TARGETS = {
     "lines": "tests.fuzz.streams:LINES",
     "secrets": "tests.fuzz.streams:SECRETS",
     "ids": "tests.fuzz.names:IDS",
+    "http": "tests.fuzz.http:HTTP",
 }
 
 LIMITS = ("-rss_limit_mb=512", "-timeout=10")

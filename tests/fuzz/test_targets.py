@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gyoza.server.http import connection
 from gyoza.worker.logs.demultiplexer import Demultiplexer
 from gyoza.worker.logs.masker import Masker
 from gyoza.worker.logs.streams import TextStream
-from tests.fuzz import names, outputs, streams
+from tests.fuzz import http, names, outputs, streams
 from tests.fuzz.__main__ import TARGETS, fuzz
 from tests.fuzz.target import Target, nothing_executed
 from tests.op_io.test_plain_pickle import plain
@@ -28,6 +29,7 @@ HERE: dict[str, Target] = {
     "lines": streams.LINES,
     "secrets": streams.SECRETS,
     "ids": names.IDS,
+    "http": http.HTTP,
 }
 
 
@@ -76,6 +78,10 @@ def join(work_dir: Path, run_id: str, attempt: int) -> Path:
     return work_dir / f"{run_id}.{attempt}"
 
 
+def fail(*_args: object, **_kwargs: object) -> None:
+    raise LookupError("nobody foresaw this")
+
+
 FAULTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "pickles": (outputs, "load_plain_pickle", load_anything),
     "outputs": (outputs, "read_outputs", read_anything),
@@ -83,6 +89,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "lines": (streams, "TextStream", Hasty),
     "secrets": (streams, "Masker", Forgetful),
     "ids": (names, "run_dir", join),
+    "http": (connection, "scope_of", fail),
 }
 
 

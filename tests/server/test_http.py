@@ -32,7 +32,7 @@ async def test_the_documentation_needs_no_key_and_describes_every_address(api: A
     assert (await httpx_get(api, "/docs")).status_code == 200
     paths = (await httpx_get(api, "/openapi.json")).json()["paths"]
     operations = [op for methods in paths.values() for op in methods.values()]
-    assert len(operations) == 29
+    assert len(operations) == 30
     assert all(op["summary"] for op in operations)
 
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import trio
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from trio.testing import wait_all_tasks_blocked
 
 from gyoza.models import EventType, OpRun, RetryPolicy
 from gyoza.server.errors import Conflict
-from gyoza.server.leases import run_leases
+from gyoza.server.leases import Leases
+from gyoza.server.service import Service
 from gyoza.server.store import claims, logs, reports, runs, workers
 from gyoza.server.store.database import Database, Tx
-from gyoza.server.wakeups import DUE, Wakeups
+from gyoza.server.wakeups import Wakeups
 
 from .api import Json, serving, settings_in
 
@@ -23,12 +24,12 @@ LEASE_S = 60.0
 
 
 class Store:
-    """A database with the lease service on a clock that the test turns."""
+    """A database, and its leases on a clock that the test turns."""
 
-    def __init__(self, database: Database, wakeups: Wakeups) -> None:
+    def __init__(self, database: Database, now: float) -> None:
         self.database = database
-        self.wakeups = wakeups
-        self.now = 1000.0
+        self.now = self.steady = now
+        self.leases = Leases(database, lambda: self.now, LEASE_S, lambda: self.steady)
 
     async def beat(self, worker: str, *running: str) -> Json:
         ops = [{"id": run} for run in running]
@@ -57,25 +58,26 @@ class Store:
         return await self.database.read(lambda conn: runs.load_run(conn, run_id))
 
     async def pass_time(self, seconds: float) -> None:
-        """Turn the clock, wake the service, and wait until it has looked."""
-        self.now += seconds
-        self.wakeups.post([DUE])
-        await self.database.write(claims.sweep)
+        """Let time pass, in which the server looks at the leases as often as it should."""
+        while seconds > 0:
+            step = min(seconds, self.leases.every_s)
+            seconds -= step
+            await self.skip_time(step)
+
+    async def skip_time(self, seconds: float, by_clock: float | None = None) -> None:
+        """Let time pass in which the server does not look, and then let it look."""
+        self.steady += seconds
+        self.now += seconds if by_clock is None else by_clock
+        await self.leases.look()
 
 
 @asynccontextmanager
 async def leasing(path: Path, now: float = 1000.0) -> AsyncGenerator[Store, None]:
-    wakeups = Wakeups()
-    clock = [now]
-    database = await Database.open(path / "x.sqlite3", wakeups, lambda: store.now)
-    store = Store(database, wakeups)
-    store.now = clock[0]
+    database = await Database.open(path / "x.sqlite3", Wakeups(), lambda: store.now)
+    store = Store(database, now)
     try:
-        async with trio.open_nursery() as nursery:
-            service = partial(run_leases, database, wakeups, lambda: store.now, LEASE_S)
-            await nursery.start(service)
-            yield store
-            nursery.cancel_scope.cancel()
+        await store.leases.look()
+        yield store
     finally:
         await database.aclose()
 
@@ -255,7 +257,7 @@ async def test_changes_are_forgotten_after_a_day(tmp_path: Path) -> None:
         await store.claim("w1")
         await store.database.write(lambda tx: reports.cancel(tx, run))
         assert await changes(store) == ({run: "CANCELLED"}, 1)
-        await store.pass_time(workers.KEEP_CHANGES_S + 1)
+        await store.skip_time(workers.KEEP_CHANGES_S + 1)
         assert await changes(store) == ({}, 0)
         assert await store.database.read(workers.last_change) == 1  # a cursor never goes back
 
@@ -299,23 +301,146 @@ async def test_a_waiting_claim_gets_a_run_when_its_back_off_ends(tmp_path: Path)
         assert [r["id"] for r in await api.claim(wait_s=20)] == [run]
 
 
-async def test_a_database_that_is_locked_for_a_while_does_not_end_the_service(
+async def held(store: Store) -> str:
+    """Return a run that a worker has claimed just now."""
+    await store.beat("w1")
+    run = await store.submit()
+    assert await store.claim("w1") == [run]
+    return run
+
+
+async def is_held_for_a_lease(store: Store, run: str) -> bool:
+    """Return whether the run is its worker's for the time of a lease from now on, and no longer."""
+    await store.pass_time(LEASE_S - 1)
+    before = (await store.run(run)).state
+    await store.pass_time(1)
+    return (before, (await store.run(run)).state) == ("ASSIGNED", "PENDING")
+
+
+async def test_leases_begin_anew_after_a_time_in_which_the_server_stood_still(
+    tmp_path: Path,
+) -> None:
+    async with leasing(tmp_path) as store:
+        run = await held(store)
+        await store.skip_time(10 * LEASE_S)
+        assert await is_held_for_a_lease(store, run)
+
+
+@pytest.mark.parametrize("leap", [3600.0, -3600.0, LEASE_S, -LEASE_S])
+async def test_leases_begin_anew_when_the_clock_leaps(tmp_path: Path, leap: float) -> None:
+    async with leasing(tmp_path, now=10_000.0) as store:
+        run = await held(store)
+        await store.pass_time(LEASE_S / 2)
+        await store.skip_time(1, by_clock=leap)
+        assert await is_held_for_a_lease(store, run)
+
+
+async def test_leases_begin_anew_after_a_heartbeat_that_could_not_be_stored(
+    tmp_path: Path,
+) -> None:
+    async with leasing(tmp_path) as store:
+        run = await held(store)
+        await store.pass_time(LEASE_S - 1)
+        store.leases.note_missed()
+        await store.pass_time(1)
+        assert await is_held_for_a_lease(store, run)
+
+
+async def test_leases_begin_anew_after_a_look_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked, token = trio.Event(), trio.lowlevel.current_trio_token()
-    locked = [OperationalError("BEGIN IMMEDIATE", {}, Exception("locked"))]
+    async with leasing(tmp_path) as store:
+        run = await held(store)
+        await store.pass_time(LEASE_S - 10)
+        with monkeypatch.context() as patch:
+            patch.setattr("gyoza.server.leases.sweep", locked)
+            with pytest.raises(OperationalError):
+                await store.pass_time(1)
+        await store.pass_time(9)
+        assert await is_held_for_a_lease(store, run)
+
+
+def locked(_tx: Tx) -> None:
+    raise OperationalError("BEGIN IMMEDIATE", {}, Exception("locked"))
+
+
+@pytest.mark.parametrize("leap", [7200.0, -7200.0])
+async def test_a_back_off_is_as_long_as_asked_for_when_the_clock_leaps(
+    tmp_path: Path, leap: float
+) -> None:
+    async with leasing(tmp_path, now=10_000.0) as store:
+        run = await store.submit(RetryPolicy(max_attempts=2, backoff_s=100))
+        await store.beat("w1")
+        await store.claim("w1")
+        await store.report(run, EventType.FAILED)
+        await store.skip_time(1, by_clock=leap)
+        await store.pass_time(98)
+        assert await store.claim("w1") == []
+        await store.pass_time(2)
+        assert await store.claim("w1") == [run]
+
+
+async def test_a_back_off_of_a_clock_that_was_set_back_meanwhile_is_no_longer_than_asked_for(
+    tmp_path: Path,
+) -> None:
+    async with leasing(tmp_path, now=90_000.0) as store:
+        run = await store.submit(RetryPolicy(max_attempts=2, backoff_s=100))
+        await store.beat("w1")
+        await store.claim("w1")
+        await store.report(run, EventType.FAILED)
+    async with leasing(tmp_path, now=1000.0) as store:
+        await store.pass_time(100)
+        assert await store.claim("w1") == [run]
+
+
+async def test_a_worker_is_not_told_lost_before_it_could_be_heard_for_a_lease(
+    tmp_path: Path,
+) -> None:
+    async with leasing(tmp_path, now=10_000.0) as store:
+        await store.beat("w1")
+        wakeups = Wakeups()
+        service = Service(store.database, wakeups, lambda: store.now, LEASE_S, store.leases)
+
+        async def state() -> str:
+            since = service.heard_since
+            shown = await store.database.read(lambda conn: workers.show_worker(conn, "w1", since))
+            return shown["state"]
+
+        await store.skip_time(10 * LEASE_S)
+        assert await state() == "online"
+        await store.skip_time(1, by_clock=-9000)
+        await store.pass_time(LEASE_S - 1)
+        assert await state() == "online"
+        await store.pass_time(2)
+        assert await state() == "lost"
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gyoza.server.repeat.FIRST_S", 0.01)
+    errors = [
+        OperationalError("BEGIN IMMEDIATE", {}, Exception("locked")),
+        DatabaseError("SELECT", {}, Exception("database disk image is malformed")),
+        RuntimeError("nobody\nforesaw this"),
+    ]
+    looks = iter([None, *errors])
 
     def look(tx: Tx) -> float | None:
-        if locked:
-            raise locked.pop()
-        token.run_sync_soon(looked.set)
+        if error := next(looks, None):
+            raise error
         return claims.sweep(tx)
 
     monkeypatch.setattr("gyoza.server.leases.sweep", look)
-    monkeypatch.setattr("gyoza.server.leases.RETRY_S", 0.01)
-    async with leasing(tmp_path):
-        with trio.fail_after(200):
-            await looked.wait()
+    async with serving(settings_in(tmp_path, lease_s=0.1)) as api:
+        await api.beat("w1")
+        run = await api.submit()
+        seen = (await api.claim("w1"))[0]["events"][-1]["id"]
+        told = await api.run(run, after_event=seen, wait_s=60)
+        assert told["events"][-1]["payload"] == {"reason": "WORKER_LOST"}
+    said = [r.getMessage() for r in caplog.records if "Leases cannot be looked at" in r.message]
+    assert len(said) == len(errors)
+    assert all("\n" not in line for line in said)
 
 
 async def test_a_restart_on_the_same_database_keeps_everything(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +177,7 @@ async def test_the_service_goes_on_after_the_database_did_not_take_it(
 ) -> None:
     run = await store.end(await store.submit())
     store.now += KEEP_S
-    monkeypatch.setattr("gyoza.server.retention.RETRY_S", 0.0)
+    monkeypatch.setattr("gyoza.server.repeat.FIRST_S", 0.0)
     write, calls = store.database.write, iter([OperationalError("", {}, Exception("locked"))])
 
     async def failing_once(job: Any) -> Any:
@@ -189,8 +188,7 @@ async def test_the_service_goes_on_after_the_database_did_not_take_it(
     monkeypatch.setattr(store.database, "write", failing_once)
     with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
-            service = partial(run_retention, store.database, lambda: store.now, KEEP_S)
-            await nursery.start(service)
+            nursery.start_soon(run_retention, store.database, lambda: store.now, KEEP_S)
             while (await store.count())["runs"]:
                 pass
             nursery.cancel_scope.cancel()

@@ -5,17 +5,18 @@ answers 404 to everything else.
 """
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve as _serve  # pyright: ignore[reportUnknownVariableType]
+
+from gyoza.server.http import Bounds, serve_http
+from gyoza.server.http.admission import Admission
+from gyoza.server.http.connection import Service
 
 Json = dict[str, Any]
-serve = cast("Any", _serve)
 
 
 @dataclass
@@ -156,9 +157,6 @@ class SmallServer:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Speak ASGI."""
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
         data = b""
         more = True
         while more:
@@ -168,7 +166,7 @@ class SmallServer:
         if (request := f"{scope['method']} {scope['path']}") in self._drops:
             self._drops.remove(request)
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            raise ConnectionAbortedError
+            return
         told: Json = {} if scope["method"] == "PUT" else json.loads(data or b"{}")
         status, answer = self.answer(scope["method"], scope["path"], told)
         self.requests.append(request)
@@ -179,24 +177,15 @@ class SmallServer:
         self._tell()
 
 
-async def _lifespan(
-    receive: Callable[[], Awaitable[Json]], send: Callable[[Json], Awaitable[None]]
-) -> None:
-    for kind in ("startup", "shutdown"):
-        await receive()
-        await send({"type": f"lifespan.{kind}.complete"})
-
-
 @asynccontextmanager
 async def open_small_server() -> AsyncGenerator[SmallServer]:
     """Serve a small server on a free port of the loopback for as long as the block lasts."""
     server = SmallServer()
-    config = Config()
-    config.bind = ["127.0.0.1:0"]
-    config.graceful_timeout = 0.1
-    config.loglevel = "WARNING"
+    admission = Admission(Bounds(in_all=1000, per_address=1000, per_key=1000))
+    service = Service(app=server, admission=admission, idle_s=60.0, send_s=60.0)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    server.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
     async with trio.open_nursery() as nursery:
-        binds = await nursery.start(serve, cast("Any", server), config)
-        server.url = binds[0]
+        await nursery.start(serve_http, service, listeners, None, 0.1)
         yield server
         nursery.cancel_scope.cancel()

@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, func, select, update
 
-from gyoza.models import Constraints, OpRun, OpRunState
+from gyoza.models import Constraints, OpRun, OpRunState, RetryPolicy
 from gyoza.server.scheduler import Capacity, choose_runs, free_capacity
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
 from gyoza.server.store.queue import Waiting, is_empty, read_queue
 from gyoza.server.store.runs import load_run
-from gyoza.server.store.schema import runs
+from gyoza.server.store.schema import runs, workers
 from gyoza.server.store.workers import (
     HELD,
     find_worker,
@@ -116,11 +116,24 @@ def _withheld(tx: Tx, worker_id: str, holding: Collection[str]) -> list[str]:
     return [row.id for row in tx.conn.execute(had) if transitions.was_evicted(row)]
 
 
-def restart_leases(tx: Tx, lease_s: float) -> None:
-    """Let every lease start anew: nobody could renew one while the server was down."""
-    tx.conn.execute(
-        update(runs).where(runs.c.lease_until.is_not(None)).values(lease_until=tx.now + lease_s)
-    )
+def restart_leases(tx: Tx, lease_s: float, leap_s: float = 0.0) -> None:
+    """Let every lease begin anew: nobody could renew one, or the clock does not tell.
+
+    Args:
+        tx: The transaction.
+        lease_s: How long leases last, in seconds.
+        leap_s: Seconds that the clock has leapt; back-offs end as much later, or earlier.
+    """
+    leased = update(runs).where(runs.c.lease_until.is_not(None))
+    tx.conn.execute(leased.values(lease_until=tx.now + lease_s))
+    # What was set by a clock that went ahead of this one would seem to be of now for too long.
+    known = update(workers).where(workers.c.last_seen > tx.now)
+    tx.conn.execute(known.values(last_seen=tx.now))
+    for run in tx.conn.execute(select(runs).where(runs.c.not_before.is_not(None))).all():
+        delay_s = RetryPolicy(run.max_attempts, run.backoff_s).delay_s(run.failures)
+        moment = min(run.not_before + leap_s, tx.now + delay_s)
+        if moment != run.not_before:
+            tx.conn.execute(update(runs).where(runs.c.id == run.id).values(not_before=moment))
 
 
 def sweep(tx: Tx) -> float | None:

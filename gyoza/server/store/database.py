@@ -1,7 +1,9 @@
 """The SQLite file: one writer at a time, readers beside it, all on disk before the answer."""
 
+import math
 import os
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from typing import Any, Self, TypeVar
 import trio
 from outcome import Error, Outcome, Value, capture
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gyoza.server.errors import DatabaseError
 from gyoza.server.store.schema import SCHEMA_VERSION, UPGRADES, metadata
@@ -67,6 +69,10 @@ class Database:
         path: The SQLite file.
         wakeups: Gets what a transaction wakes, after its commit.
         clock: Returns seconds since 1970.
+
+    Attributes:
+        written_at: When a transaction was last on disk, by `time.monotonic`.
+        write_error: Why the database did not take the last one; None if it did.
     """
 
     def __init__(self, path: Path, wakeups: Wakeups, clock: Callable[[], float]) -> None:
@@ -74,11 +80,14 @@ class Database:
         self._clock = clock
         # The transaction's kind decides: two engines, so that a pool never mixes them.
         self._writer = _engine(path, "BEGIN IMMEDIATE", 1)
-        self._reader = _engine(path, "BEGIN", READERS)
+        self._reader = _engine(path, "BEGIN", READERS + 1)
         self._jobs: deque[_Job] = deque()
         self._writing = False
         self._write_limit = trio.CapacityLimiter(1)  # before the first job, and after the last
         self._read_limit = trio.CapacityLimiter(READERS)
+        self._ping_limit = trio.CapacityLimiter(1)
+        self.written_at = -math.inf
+        self.write_error: str | None = None
 
     @classmethod
     async def open(cls, path: Path, wakeups: Wakeups, clock: Callable[[], float]) -> Self:
@@ -132,9 +141,12 @@ class Database:
         if self._jobs:
             self._begin_batch()
         if isinstance(done, Error):
+            if isinstance(done.error, DBAPIError):
+                self.write_error = str(done.error.orig)
             for job in batch:  # each with an outcome of its own: one serves once
                 trio.lowlevel.reschedule(job.task, Error(done.error))
             return
+        self.written_at, self.write_error = time.monotonic(), None
         for job, (result, wake) in zip(batch, done.unwrap(), strict=True):
             self._wakeups.post(wake)
             trio.lowlevel.reschedule(job.task, result)
@@ -164,6 +176,15 @@ class Database:
 
         return await trio.to_thread.run_sync(look, limiter=self._read_limit)
 
+    async def ping(self) -> None:
+        """Do the least that shows that the database answers, however many read or write."""
+
+        def look() -> None:
+            with self._reader.begin() as conn:
+                conn.exec_driver_sql("SELECT 1").scalar_one()
+
+        await trio.to_thread.run_sync(look, limiter=self._ping_limit)
+
     async def aclose(self) -> None:
         """Close all connections; call it when no transaction is under way."""
         with trio.move_on_after(BUSY_TIMEOUT_MS / 1000, shield=True):
@@ -172,6 +193,11 @@ class Database:
     def _dispose(self) -> None:
         self._reader.dispose()
         self._writer.dispose()
+
+
+def prove_writable(tx: Tx) -> None:
+    """Write something that changes nothing, so that the commit tells whether writes go."""
+    tx.conn.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
 def _engine(path: Path, begin: str, size: int) -> Engine:
