@@ -45,6 +45,25 @@ ClientAuthorities = Annotated[
 RateLimit = Annotated[
     float | None, _option("GYOZA_RATE_LIMIT", "Requests a second for each key; 1000. 0: any.")
 ]
+MaxConnections = Annotated[
+    int | None,
+    _option("GYOZA_MAX_CONNECTIONS", "Connections at a time; what open files allow, to 10,000."),
+]
+MaxPerAddress = Annotated[
+    int | None,
+    _option(
+        "GYOZA_MAX_CONNECTIONS_PER_ADDRESS",
+        "Connections of one address that has shown no good key; 256. 0: any.",
+    ),
+]
+MaxPerKey = Annotated[
+    int | None,
+    _option("GYOZA_MAX_CONNECTIONS_PER_KEY", "Connections with one key; three quarters of all."),
+]
+RootPath = Annotated[
+    str | None,
+    _option("GYOZA_ROOT_PATH", "Path under which a reverse proxy shows the server: /gyoza."),
+]
 Lease = Annotated[
     float | None,
     _option("GYOZA_LEASE_S", "Seconds without a heartbeat until a worker's runs go on; 60."),
