@@ -98,13 +98,9 @@ class Leases:
         return now, sweep(tx)
 
 
-async def run_leases(
-    service: Service, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
+async def run_leases(service: Service) -> None:
     """Begin every lease anew, then look whenever something is due or may be due sooner."""
-    leases = service.leases
-    due = await leases.look()
-    task_status.started()
+    leases, due = service.leases, -math.inf
 
     async def wait_and_look() -> float:
         nonlocal due

@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable
 
 import trio
+from sqlalchemy.exc import SQLAlchemyError
 
 from gyoza import __version__, descriptors
 from gyoza.server.app import create_app
 from gyoza.server.auth import ApiKey, ensure_api_key, key_in_file
-from gyoza.server.errors import AddressError, TlsError
+from gyoza.server.errors import AddressError, DatabaseError, TlsError
 from gyoza.server.http import Bounds, serve_http
 from gyoza.server.http.admission import RESERVE, Admission
 from gyoza.server.http.connection import Service as HttpService
-from gyoza.server.keyring import Keyring
+from gyoza.server.keyring import Key, Keyring
 from gyoza.server.leases import Leases, run_leases
 from gyoza.server.limits import Limits
-from gyoza.server.repeat import repeat
+from gyoza.server.repeat import cause_of, repeat
 from gyoza.server.retention import run_retention
 from gyoza.server.service import Service
 from gyoza.server.settings import ServerSettings
@@ -87,7 +88,7 @@ async def _run(
     tls: ssl.SSLContext | None,
     task_status: trio.TaskStatus[str],
 ) -> None:
-    keyring = Keyring(key.value, await service.database.read(good_keys))
+    keyring = Keyring(key.value, await _keys(service.database))
     app = create_app(service, keyring, limits)
     bounds = _bounds(settings)
     _log.info("Up to %d connections are served at a time.", bounds.in_all)
@@ -101,7 +102,7 @@ async def _run(
     )
     url = _url(settings, listener.socket)
     async with trio.open_nursery() as nursery:
-        await nursery.start(run_leases, service)
+        nursery.start_soon(run_leases, service)
         if settings.retention_days:
             keep_s = settings.retention_days * DAY_S
             nursery.start_soon(run_retention, service.database, service.clock, keep_s)
@@ -118,6 +119,13 @@ async def _run(
             service.wakeups.close()
             http.ending.set()
             http_scope.deadline = trio.current_time() + 2 * GRACE_S
+
+
+async def _keys(database: Database) -> list[Key]:
+    try:
+        return await database.read(good_keys)
+    except SQLAlchemyError as error:
+        raise DatabaseError(f"The database cannot be read ({cause_of(error)}).") from error
 
 
 def _bounds(settings: ServerSettings) -> Bounds:

@@ -11,6 +11,7 @@ import trio
 from sqlalchemy.exc import OperationalError
 
 from gyoza.models import EventDelivery, EventType, OpRun
+from gyoza.server import retention as retention_service
 from gyoza.server.retention import run_retention
 from gyoza.server.store import claims, logs, reports, retention, runs, workers
 from gyoza.server.store.database import Database, Tx
@@ -188,9 +189,40 @@ async def test_the_service_goes_on_after_the_database_did_not_take_it(
     monkeypatch.setattr(store.database, "write", failing_once)
     with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_retention, store.database, lambda: store.now, KEEP_S)
+            nursery.start_soon(
+                run_retention, store.database, lambda: store.now, KEEP_S, lambda: store.now
+            )
             while (await store.count())["runs"]:
                 pass
             nursery.cancel_scope.cancel()
     assert run
     assert "locked" in caplog.text
+
+
+async def test_nothing_is_deleted_for_a_day_after_the_clock_has_leapt(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.end(await store.submit())
+    steady, looks = [0.0], trio.Semaphore(0)
+
+    async def look(wait_s: float) -> None:
+        steady[0] += wait_s
+        store.now += wait_s if looks.value else 365 * 86400.0
+        looks.release()
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("gyoza.server.repeat.trio.sleep", look)
+    with trio.fail_after(200):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                run_retention, store.database, lambda: store.now, KEEP_S, lambda: steady[0]
+            )
+            for _ in range(20):
+                await looks.acquire()
+                if steady[0] < retention_service.SETTLE_S:
+                    assert (await store.count())["runs"]
+            while (await store.count())["runs"]:
+                await looks.acquire()
+            nursery.cancel_scope.cancel()
+    assert "The clock has leapt by" in caplog.text
+    assert steady[0] >= retention_service.SETTLE_S

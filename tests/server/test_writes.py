@@ -11,6 +11,7 @@ import trio
 from sqlalchemy.exc import IntegrityError
 from trio.testing import wait_all_tasks_blocked
 
+from gyoza.server.errors import NotReady
 from gyoza.server.store import database as database_module
 from gyoza.server.store.database import Database, Tx
 from gyoza.server.wakeups import Wakeups
@@ -171,3 +172,17 @@ async def test_all_who_share_a_transaction_that_fails_are_told(database: Databas
     )
     await database.write(adding("d"))
     assert await added(database) == ["d"]
+
+
+async def test_a_machine_without_a_thread_left_fails_what_waits_and_nothing_after(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trio.lowlevel.start_thread_soon", lacking)
+        with trio.fail_after(200), pytest.raises(NotReady, match="no thread left"):
+            await database.write(adding("a"))
+    await database.write(adding("b"))
+    assert await added(database) == ["b"]

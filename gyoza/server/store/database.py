@@ -16,7 +16,7 @@ from outcome import Error, Outcome, Value, capture
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from gyoza.server.errors import DatabaseError
+from gyoza.server.errors import DatabaseError, NotReady
 from gyoza.server.store.schema import SCHEMA_VERSION, UPGRADES, metadata
 from gyoza.server.wakeups import Wakeups
 
@@ -134,7 +134,11 @@ class Database:
         def deliver(done: Outcome[list[_Done]]) -> None:
             token.run_sync_soon(self._end_batch, batch, done)
 
-        trio.lowlevel.start_thread_soon(partial(self._transact, batch), deliver)
+        try:
+            trio.lowlevel.start_thread_soon(partial(self._transact, batch), deliver)
+        except RuntimeError:  # the machine has no thread left
+            lacking = NotReady("The server's machine has no thread left for this; try again.")
+            token.run_sync_soon(self._end_batch, batch, Error(lacking))
 
     def _end_batch(self, batch: list[_Job], done: Outcome[list[_Done]]) -> None:
         self._writing = False
