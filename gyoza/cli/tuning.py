@@ -4,6 +4,8 @@ import gc
 import sys
 from contextlib import suppress
 
+from gyoza import descriptors
+
 SWITCH_S = 0.0005
 """Seconds the loop and a thread leave each other: a statement of SQL gives up its turn twice, and
 by default waits 5 ms for it each time."""
@@ -24,6 +26,8 @@ ARENA_MAX = -8
 def tune_process(collect: tuple[int, int, int]) -> None:
     """Set up this process, which will do nothing but serve or work; call it after the imports.
 
+    It may open as many files, connections among them, as the system lets it.
+
     What is imported stays, and is never looked through for garbage. Threads share one heap: with
     one for each, what is free in the heap of a thread that has nothing to do is of use to nobody,
     and the process grows by it for hours.
@@ -33,6 +37,7 @@ def tune_process(collect: tuple[int, int, int]) -> None:
     """
     import ctypes  # of no use to any other command
 
+    descriptors.raise_limit()
     sys.setswitchinterval(SWITCH_S)
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(ARENA_MAX, 1)

@@ -68,6 +68,7 @@ class ReleaseReason(StrEnum):
     WORKER_RESTARTED = "WORKER_RESTARTED"
     ENGINE_RESTARTED = "ENGINE_RESTARTED"
     FENCED = "FENCED"
+    WORKER_LACKS = "WORKER_LACKS"
 
 
 class FailureReason(StrEnum):

@@ -26,6 +26,7 @@ class FakeContainer:
         stop_asked: Set by the stop signal. It ends the program, too, unless the image was added
             with `handles_stop`.
         exit_code: Once it has exited.
+        exit_seen: The engine has seen how it ended, if it has.
         ended: Set when it has exited.
         news: Set, and made anew, when something has happened to it or to its engine.
         oom_killed: What the engine will say of it; a program may set it.
@@ -40,6 +41,7 @@ class FakeContainer:
         self.created_at = now
         self.state = "created"
         self.exit_code = 0
+        self.exit_seen = True
         self.oom_killed = False
         self.oom_told_late = False
         self.stop_asked = trio.Event()

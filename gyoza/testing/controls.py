@@ -52,6 +52,7 @@ class EngineControls:
         self._available.set()
         self._gone = trio.Event()
         self._outages = 0
+        self._out_of_sight: list[FakeContainer] = []
 
     def add_image(
         self,
@@ -100,7 +101,7 @@ class EngineControls:
             self.come_back()
 
     def go_away(self, *, loses_unfinished_lines: bool = False) -> None:
-        """Be unavailable: calls fail, streams break, waits wait; containers run on.
+        """Be unavailable: calls fail, streams break, waits wait; containers run on, unseen.
 
         Args:
             loses_unfinished_lines: Of lines that are not complete the log will have only the rest,
@@ -110,6 +111,7 @@ class EngineControls:
             self._available = trio.Event()
             self._gone.set()
             self._outages += 1
+            self._out_of_sight = [c for c in self.containers.values() if c.state == "running"]
             for container in self.containers.values():
                 container.output.break_off()
                 if loses_unfinished_lines:
@@ -127,6 +129,8 @@ class EngineControls:
             for container in self.containers.values():
                 if container.state == "running":
                     container.end(containers_end_with)
+        for container in self._out_of_sight:
+            container.exit_seen = container.state == "running"
         self._gone = trio.Event()
         self._available.set()
 
@@ -138,6 +142,7 @@ class EngineControls:
         stdout: bytes = b"",
         stderr: bytes = b"",
         exit_code: int = 0,
+        exit_seen: bool = True,
         created_at: datetime | None = None,
     ) -> FakeContainer:
         """Make a container as a worker leaves it that has died.
@@ -148,6 +153,7 @@ class EngineControls:
             stdout: Already written and kept.
             stderr: The same.
             exit_code: Of one that has exited.
+            exit_seen: The engine has seen that exit.
             created_at: Now, if not given.
         """
         container = self._add(spec, created_at)
@@ -157,6 +163,7 @@ class EngineControls:
             self._run(container)
         elif state == "exited":
             container.end(exit_code)
+            container.exit_seen = exit_seen
         return container
 
     def _add(self, spec: ContainerSpec, created_at: datetime | None = None) -> FakeContainer:

@@ -106,6 +106,12 @@ class FakeContainerEngine(EngineControls):
         container = self._named(container_id)
         return container is not None and (container.oom_killed or container.oom_told_late)
 
+    async def saw_exit(self, container_id: str) -> bool:
+        """See `ContainerEngine.saw_exit`."""
+        container = await self._found("saw_exit", container_id)
+        require(container.state == "exited", "saw_exit before the container's end")
+        return container.exit_seen
+
     async def hear_exits(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -16,12 +16,12 @@ Errors:
       OpError                  the op, not the worker, is at fault
         OutputInvalid          its output file is not plain data             (OUTPUT_INVALID)
         OpTimedOut             it ran longer than its `timeout_s`            (TIMED_OUT)
-      WorkDirUnusable          a run's directory cannot be made
       LeaseLost                the server no longer has this attempt here
-      RunInterrupted           the engine or the machine ended the container, not the op
+      RunInterrupted           it cannot go on here, and not for the op: it is given back
+        WorkerLacks            this worker lacks something for it, such as memory
 """
 
-from gyoza.models import FailureReason
+from gyoza.models import FailureReason, ReleaseReason
 
 
 class WorkerError(Exception):
@@ -90,10 +90,6 @@ class OpDirNotRemoved(WorkerError):
     """Something in an op's folder cannot be removed."""
 
 
-class WorkDirUnusable(WorkerError):
-    """The directory of a run cannot be made."""
-
-
 class OpError(WorkerError):
     """The op, not the worker, is at fault."""
 
@@ -115,7 +111,7 @@ class LeaseLost(WorkerError):
 
 
 class RunInterrupted(WorkerError):
-    """The engine or the machine ended the container, not the op: the run is given back.
+    """The engine, the machine or this worker ended the run, not the op: it is given back.
 
     Attributes:
         cause: What is told to the server.
@@ -124,3 +120,14 @@ class RunInterrupted(WorkerError):
     def __init__(self, message: str, cause: str) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+class WorkerLacks(RunInterrupted):
+    """This worker lacks something that the run takes, see `gyoza.worker.lacks`.
+
+    Args:
+        lack: What, in words.
+    """
+
+    def __init__(self, lack: str) -> None:
+        super().__init__(f"This worker lacks {lack}.", ReleaseReason.WORKER_LACKS)

@@ -35,11 +35,11 @@ class WorkerSettings:
         worker_id: Unique among the server's workers.
         tags: What runs may ask of a worker.
         work_dir: Where op directories are made; the engine must see the same path.
-        max_concurrency: Op runs at a time.
+        max_concurrency: Op runs at a time, if the system lets the worker open files for them.
         pull_policy: always, missing or never.
         grace_s: Seconds between SIGTERM and SIGKILL for a container that is stopped.
         drain_timeout_s: Seconds that running ops may take to finish after the first signal.
-        heartbeat_s: Seconds between heartbeats.
+        heartbeat_s: Seconds between heartbeats, at most: several go within the server's lease.
         fence_after_s: Seconds without an answer to a heartbeat after which all runs are stopped;
             None for never.
         max_runs: Runs to claim in all, then the worker ends; None for no limit.

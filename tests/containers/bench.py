@@ -38,6 +38,7 @@ SCRIPTS = {
     ),
     "writes-when-asked": "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.1; done",
     "exits-3": "exit 3",
+    "exits-255": "exit 255",
     "takes-all-memory": "exec tail /dev/zero",
     "writes": "echo out; echo err >&2; printf unfinished",
     "writes-much": "seq 20000",
@@ -71,6 +72,10 @@ async def _writes_odd(container: FakeContainer) -> int:
 
 async def _exits_3(container: FakeContainer) -> int:
     return 3
+
+
+async def _exits_255(container: FakeContainer) -> int:
+    return 255
 
 
 async def _takes_all_memory(container: FakeContainer) -> int:
@@ -112,6 +117,7 @@ def add_images(engine: FakeContainerEngine) -> None:
     """Give the fake an image for each of the scripts."""
     for name, program in {
         "exits-3": _exits_3,
+        "exits-255": _exits_255,
         "takes-all-memory": _takes_all_memory,
         "writes": _writes,
         "writes-much": _writes_much,

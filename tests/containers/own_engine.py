@@ -37,12 +37,17 @@ class OwnEngine:
         self._pid = 0
 
     async def start(
-        self, *, live_restore: bool = False, listener: socket.socket | None = None
+        self,
+        *,
+        live_restore: bool = False,
+        bridge: bool = False,
+        listener: socket.socket | None = None,
     ) -> None:
         """Start it; it will answer in a moment.
 
         Args:
             live_restore: Containers outlive it.
+            bridge: It has the default bridge.
             listener: Where it accepts connections in place of its own socket, as by systemd.
         """
         folder = str(self._folder)
@@ -50,7 +55,8 @@ class OwnEngine:
             *("nsenter", "-t", str(self._holder), *NAMESPACES, "sh", "-c", SHELL, folder),
             *("dockerd", "--host", self.host if listener is None else "fd://"),
             *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
-            *("--pidfile", f"{folder}/pid", "--bridge", "none", "--iptables=false"),
+            *("--pidfile", f"{folder}/pid", "--iptables=false"),
+            *([] if bridge else ["--bridge", "none"]),
             *(["--live-restore"] if live_restore else []),
         ]
         with (self._folder / "log").open("ab") as log:
@@ -68,12 +74,29 @@ class OwnEngine:
         os.kill(self._pid, number)
         await self._process.wait()
 
+    async def lose_containers(self) -> None:
+        """Kill it with all that knows of its containers, as a power cut does."""
+        for name in ("dockerd", "containerd"):  # the one would start the other again
+            kill_all(name, namespace_of=self._holder)
+        assert self._process is not None
+        await self._process.wait()
+
     def signal(self, number: int) -> None:
         """Send a signal: SIGSTOP freezes it, SIGCONT lets it go on."""
         assert self._process is not None
         os.kill(self._pid, number)
         if number == signal.SIGCONT:  # nsenter has stopped itself, too
             os.kill(self._process.pid, number)
+
+
+def kill_all(name: str, *, namespace_of: int) -> None:
+    """Kill all processes whose names begin like this in the namespace of that process."""
+    namespace = os.readlink(f"/proc/{namespace_of}/ns/pid")
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            inside = os.readlink(process / "ns/pid") == namespace
+            if inside and (process / "comm").read_text().startswith(name):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def child_of(pid: int) -> int:

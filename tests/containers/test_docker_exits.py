@@ -9,7 +9,7 @@ import trio.testing
 
 from gyoza.worker.containers.engine import ContainerExit
 from gyoza.worker.containers.labels import GPUS, RUN_ID
-from gyoza.worker.errors import EngineError
+from gyoza.worker.errors import EngineError, EngineUnavailable
 from tests.containers.bench import Bench
 from tests.containers.proxy import Proxy
 from tests.containers.scripted import BEGUN, Script, answer
@@ -155,3 +155,60 @@ async def test_a_kill_for_memory_may_be_told_after_the_exit(
     await tell.aclose()
     async with scripted({b"/events?since=0": heard}) as engine:
         assert await engine.killed_for_memory("x") is expected
+
+
+def bridge(made: str) -> bytes:
+    return answer(200, {"Created": made})
+
+
+DIED = [BEGUN, chunk(told("die", "x", exitCode="255"))]
+NOTHING = [BEGUN, LAST_CHUNK]
+
+
+@pytest.mark.parametrize(
+    ("made_bridge", "events", "expected"),
+    [
+        (bridge("2026-05-01T10:00:00.999999999Z"), NOTHING, True),
+        (bridge("2026-05-01T10:00:02.000000001Z"), NOTHING, False),
+        (bridge("2026-05-01T11:59:00.9+02:00"), NOTHING, True),
+        (bridge("2026-05-01T10:00:02Z"), DIED, True),
+        (answer(404, {"message": "network bridge not found"}), DIED, True),
+        (answer(404, {"message": "network bridge not found"}), NOTHING, False),
+        (answer(403, {"message": "forbidden"}), DIED, True),
+    ],
+    ids=[
+        "after_the_engine_started",
+        "before_the_engine_started",
+        "in_another_time_zone",
+        "told_by_an_event",
+        "told_by_an_event_without_a_bridge",
+        "not_told_without_a_bridge",
+        "told_where_networks_may_not_be_asked_for",
+    ],
+)
+async def test_an_exit_was_seen_if_it_came_after_the_engines_start_or_there_is_an_event(
+    scripted: Script, made_bridge: bytes, events: list[bytes], expected: bool
+) -> None:
+    tell, heard = trio.open_memory_channel[bytes](9)
+    for part in events:
+        await tell.send(part)
+    await tell.aclose()
+    answers = {
+        b"/containers/x/json": answer(200, {"State": {"FinishedAt": "2026-05-01T10:00:01.5Z"}}),
+        b"/networks/bridge": made_bridge,
+        b"/events?since=0": heard,
+    }
+    async with scripted(answers) as engine:
+        assert await engine.saw_exit("x") is expected
+
+
+async def test_whether_an_exit_was_seen_is_asked_again_when_the_engine_is_back(
+    scripted: Script,
+) -> None:
+    answers = {
+        b"/containers/x/json": answer(200, {"State": {"FinishedAt": "2026-05-01T10:00:01.5Z"}}),
+        b"/networks/bridge": answer(503, {"message": "shutting down"}),
+    }
+    async with scripted(answers) as engine:
+        with pytest.raises(EngineUnavailable):
+            await engine.saw_exit("x")

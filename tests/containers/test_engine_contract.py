@@ -242,6 +242,16 @@ async def test_a_container_that_was_killed_by_hand_was_not_killed_for_memory(ben
             assert not await bench.engine.killed_for_memory(container_id)
 
 
+async def test_an_exit_with_the_code_of_lost_containers_is_told_from_a_loss(bench: Bench) -> None:
+    with trio.fail_after(SLOW):
+        async with bench.created("exits-255") as container_id:
+            await bench.engine.start(container_id)
+            assert await bench.engine.wait(container_id) == ContainerExit(255)
+            assert await bench.engine.saw_exit(container_id)
+        with pytest.raises(ContainerNotFound):
+            await bench.engine.saw_exit(container_id)
+
+
 async def test_signals_to_what_is_not_running_do_nothing(bench: Bench) -> None:
     with trio.fail_after(SLOW):
         async with bench.created("exits-3") as container_id:

@@ -6,6 +6,7 @@ import socket
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,71 @@ async def test_so_it_did_where_systemd_listens_for_the_engine(
             await own.stop()
             await own.start(listener=listener)
         assert watched.exit == ContainerExit(143, unseen=True, disturbed=True)
+
+
+async def start_another(engine: DockerEngine, folder: Path, script: str) -> str:
+    """Start a container beside the one that is watched."""
+    other = Watched(engine, folder).spec
+    other = replace(other, name="gyoza-test-other", command=["sh", "-c", script])
+    container_id = await engine.create(other)
+    await engine.start(container_id)
+    return container_id
+
+
+async def let_events_be_forgotten(engine: DockerEngine) -> None:
+    """Make more events than an engine remembers."""
+    for _ in range(150):
+        await engine.remove(await engine.create(ContainerSpec(name="gyoza-test-x", image=IMAGE)))
+
+
+@pytest.mark.parametrize("bridge", [True, False])
+async def test_a_container_that_an_engine_has_lost_is_told_from_one_that_exited_so(
+    own: OwnEngine, tmp_path: Path, bridge: bool
+) -> None:
+    with trio.fail_after(SLOW):
+        await own.start(bridge=bridge)
+        async with watched_container(tmp_path) as lost:
+            await own.lose_containers()
+            await own.start(bridge=bridge)
+            await lost.exited.wait()
+            assert lost.exit == ContainerExit(255, unseen=True, disturbed=True)
+            other = await start_another(lost.engine, tmp_path, "exit 255")
+            assert await lost.engine.wait(other) == ContainerExit(255)
+            assert await lost.engine.saw_exit(other)
+            if bridge:
+                await let_events_be_forgotten(lost.engine)
+                assert await lost.engine.saw_exit(other)
+            assert not await lost.engine.saw_exit(lost.id)
+            await lost.engine.remove(other)
+
+
+@pytest.mark.parametrize("others_outlive_it", [False, True])
+async def test_an_exit_like_that_while_the_engine_is_down_is_known_if_other_containers_outlive_it(
+    own: OwnEngine, tmp_path: Path, others_outlive_it: bool
+) -> None:
+    """Else nothing tells it from a loss."""
+    os.mkfifo(tmp_path / "lives")
+    script = "exec 3>/told/lives; until [ -e /told/exit ]; do sleep 0.1; done; exit 255"
+    with trio.fail_after(SLOW):
+        await own.start(bridge=True, live_restore=others_outlive_it)
+        async with watched_container(tmp_path) as watched, trio.open_nursery() as nursery:
+            other = await start_another(watched.engine, tmp_path, script)
+            ended = trio.Event()
+
+            async def read_to_its_end() -> None:
+                await trio.Path(tmp_path / "lives").read_bytes()
+                ended.set()
+
+            nursery.start_soon(read_to_its_end)
+            await own.stop(signal.SIGKILL)
+            await trio.Path(tmp_path / "exit").touch()
+            await ended.wait()
+            await own.start(bridge=True, live_restore=others_outlive_it)
+            await answers(watched.engine)
+            assert (await watched.engine.wait(other)).exit_code == 255
+            assert await watched.engine.saw_exit(other) is others_outlive_it
+            await watched.engine.remove(other)
+            watched.tell_to_end()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -1,6 +1,7 @@
 """What the shipped fake offers to tests beyond the contract."""
 
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -173,6 +174,28 @@ async def test_an_engine_can_come_back_with_its_containers_ended(
     away = waits_from != "after"
     assert waiter.exit == ContainerExit(137, unseen=away, disturbed=away)
     assert [container.state for container in engine.containers.values()] == ["exited", "created"]
+
+
+@pytest.mark.parametrize(("ended_with", "seen"), [(255, False), (None, True)])
+async def test_what_ends_while_the_engine_is_away_is_not_seen_to_end(
+    engine: FakeContainerEngine, autojump_clock: MockClock, ended_with: int | None, seen: bool
+) -> None:
+    engine.add_image("image", sleep_an_hour)
+    engine.leave_behind(SPEC)
+    engine.go_away()
+    engine.come_back(containers_end_with=ended_with)
+    with pytest.raises(ContractBroken, match="saw_exit before") if seen else nullcontext():
+        await engine.saw_exit("c")
+    await engine.wait("c")
+    assert await engine.saw_exit("c") is seen
+
+
+async def test_a_container_can_be_left_behind_with_an_exit_that_nobody_saw(
+    engine: FakeContainerEngine, autojump_clock: MockClock
+) -> None:
+    engine.add_image("image")
+    engine.leave_behind(SPEC, "exited", exit_code=255, exit_seen=False)
+    assert not await engine.saw_exit("c")
 
 
 async def test_a_container_that_runs_through_an_outage_is_seen_to_end(

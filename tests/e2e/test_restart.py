@@ -107,7 +107,7 @@ async def test_a_worker_killed_in_the_middle_of_a_flood_loses_and_repeats_nothin
 async def test_containers_that_exit_while_no_worker_is_there_are_reported(
     deployment: Deployment, busybox_image: str
 ) -> None:
-    ends = {"": "", "exit 3": "", "printf 'no end of line'": "no end of line"}
+    ends = {"": "", "exit 3": "", "printf 'no end of line'": "no end of line", "exit 255": ""}
     with trio.fail_after(LIMIT_S):
         commands = [chatty(pauses=True, end=end) for end in ends]
         run_ids = [await deployment.submit(busybox_image, command) for command in commands]
@@ -124,9 +124,10 @@ async def test_containers_that_exit_while_no_worker_is_there_are_reported(
         runs = [await deployment.end_of(run_id) for run_id in run_ids]
         await deployment.drain()
         logs = [await deployment.client.get_logs(run_id) for run_id in run_ids]
-    assert [run["state"] for run in runs] == ["COMPLETED", "FAILED", "COMPLETED"]
-    assert runs[1]["execution_summary"]["exit_code"] == 3
-    assert runs[1]["execution_summary"]["reason"] == "EXIT_CODE"
+    assert [run["state"] for run in runs] == ["COMPLETED", "FAILED", "COMPLETED", "FAILED"]
+    for run, exit_code in ((runs[1], 3), (runs[3], 255)):
+        assert run["execution_summary"]["exit_code"] == exit_code
+        assert run["execution_summary"]["reason"] == "EXIT_CODE"
     for run, log, more in zip(runs, logs, ends.values(), strict=True):
         check_told(run, log, more=more)
         assert await deployment.starts(run["id"]) == 1

@@ -7,10 +7,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from gyoza.models import OpRun
 from gyoza.testing import FakeContainerEngine
 from gyoza.worker.containers.engine import ContainerSpec
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.errors import EngineError
+from gyoza.worker.run_record import RunRecord
 from gyoza.worker.runner.active_runs import CancelReason
 from gyoza.worker.runner.fence import fence
 from gyoza.worker.runner.readiness import Obstacle
@@ -111,6 +113,24 @@ async def test_what_an_earlier_start_left_running_is_fenced_too(
             answer(worker)
             await worker.readiness.wait()
             nursery.cancel_scope.cancel()
+        engine.containers.clear()
+
+
+async def test_a_stop_by_the_fence_is_on_record_before_its_signal(
+    mock_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_still_worker(mock_clock, tmp_path, fence_after_s=40) as (worker, engine):
+        (left,) = await left_by_an_earlier_start(engine, "run-1")
+        run = OpRun(id="run-1", image="sleeper", current_attempt=1)
+        record = RunRecord.create(tmp_path / "run-1.1", run)
+        worker.active.add(run).record = record
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fence, worker)
+            with trio.fail_after(10_000):
+                await engine.wait(left)
+            nursery.cancel_scope.cancel()
+        assert (record.stopping, record.timed_out) == (True, False)
+        record.close()
         engine.containers.clear()
 
 

@@ -1,5 +1,6 @@
 """The record of a run: what was noted is there after a crash at any moment, or was never noted."""
 
+import errno
 import json
 import resource
 from collections.abc import AsyncGenerator, Generator
@@ -74,6 +75,39 @@ def test_all_that_was_noted_is_recalled(tmp_path: Path) -> None:
     third.close()
 
 
+def test_of_two_stops_the_first_counts(tmp_path: Path) -> None:
+    record = begin(tmp_path)
+    record.note_stopping(timed_out=True)
+    record.note_stopping(timed_out=False)
+    assert record.timed_out
+    again = reopen(record)
+    again.note_stopping(timed_out=False)
+    third = reopen(again)
+    assert (third.stopping, third.timed_out) == (True, True)
+    third.close()
+
+
+def test_a_stop_survives_a_power_cut_once_it_is_forced_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forced: list[int] = []
+    monkeypatch.setattr("os.fdatasync", forced.append)
+    record = begin(tmp_path)
+    del forced[:]
+    record.note_stopping(timed_out=False)
+    assert not forced
+    record.sync()
+    assert len(forced) == 1
+
+    def refuse(_file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fdatasync", refuse)
+    record.sync()
+    assert "the disk refuses its record (Input/output error)" in caplog.text
+    record.close()
+
+
 def test_what_the_server_has_is_not_sent_again(tmp_path: Path) -> None:
     record = begin(tmp_path)
     record.note_report(END)
@@ -84,6 +118,7 @@ def test_what_the_server_has_is_not_sent_again(tmp_path: Path) -> None:
     again.close()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2000))
 def test_a_journal_torn_anywhere_keeps_what_was_whole_before(
     tmp_path_factory: pytest.TempPathFactory, cut: int
@@ -138,11 +173,11 @@ def test_the_mark_has_room_for_the_largest_numbers(tmp_path: Path) -> None:
     counted = EventCount(10**4, 10**7, 10**14, 10**14)
     position = Position((10**16, 10**16), (False, False), counted)
     told: dict[str, Any] = {"seq": 2**32 * 10**4, "type": "INFO", "msg": "x", "payload": {}}
-    record.spool.cut = 10**16
+    record.spool.cut = record.spool.ringed = 10**16
     record.note_output("x" * 10**6, [told], position)
     again = reopen(record)
     assert again.position == Position([10**16, 10**16], [False, False], counted)
-    assert again.spool.cut > 10**16
+    assert again.spool.cut == again.spool.ringed > 10**16
     again.close()
 
 

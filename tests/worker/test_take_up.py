@@ -1,6 +1,6 @@
 """A worker that starts again goes on with what its earlier life has left, from wherever it was."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,76 +9,18 @@ import pytest
 import trio
 
 from gyoza.models import OpRun
-from gyoza.testing import FakeContainer, FakeContainerEngine
+from gyoza.testing import FakeContainer
 from gyoza.worker.containers import gpus
-from gyoza.worker.containers.engine import ContainerSpec, LogStream
-from gyoza.worker.containers.labels import ContainerIdentity, of_gpus
+from gyoza.worker.containers.engine import LogStream
 from gyoza.worker.errors import EngineError, EngineUnavailable
 from gyoza.worker.op_io.op_dir import make_op_dir
 from gyoza.worker.run_record import Exit, Position, RunRecord
 from gyoza.worker.runner.run_task import remove_run_dir
-from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import GPU
-from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
-from tests.worker.programs import sleep_for_ever
+from tests.worker.earlier_life import RELEASE, RUN, EarlierLife, earlier, start_again
 
-RUN = "run-1"
-
-
-async def chat(container: FakeContainer) -> int:
-    await container.stdout(b'one\n::gyoza::{"type": "INFO", "msg": "x"}\ntwo\n')
-    container.path(container.env["GYOZA_OUTPUT_PATH"]).write_text('{"n": 1}')
-    return 0
-
-
-class EarlierLife:
-    """What a worker that was killed has left: a record, and maybe a container."""
-
-    def __init__(
-        self, server: SmallServer, engine: FakeContainerEngine, settings: WorkerSettings
-    ) -> None:
-        self.server, self.engine = server, engine
-        self.work_dir = settings.work_dir / settings.worker_id
-        self.identity = ContainerIdentity(settings.worker_id, RUN, 1)
-
-    def claimed(self, image: str = "chat", **fields: Any) -> RunRecord:
-        """Claim a run; the caller adds to the record and closes it."""
-        self.server.submit(RUN, image, state="RUNNING", **fields)
-        self.server.take(RUN)
-        return RunRecord.create(self.work_dir / f"{RUN}.1", OpRun.from_dict(self.server.runs[RUN]))
-
-    def container(
-        self, record: RunRecord, devices: Sequence[str] = (), **left: Any
-    ) -> FakeContainer:
-        """Leave a container of the run."""
-        spec = ContainerSpec(
-            name=self.identity.name,
-            image=record.run.image,
-            labels=self.identity.labels | of_gpus(devices),
-            env={"GYOZA_OUTPUT_PATH": "/gyoza/output"},
-            volumes={str(make_op_dir(record.directory)): "/gyoza"},
-        )
-        return self.engine.leave_behind(spec, **left)
-
-
-@pytest.fixture
-def earlier(
-    server: SmallServer, engine: FakeContainerEngine, settings: WorkerSettings
-) -> EarlierLife:
-    server.keeps_logs = True
-    engine.add_image("chat", chat)
-    engine.add_image("sleeper", sleep_for_ever)
-    return EarlierLife(server, engine, settings)
-
-
-async def start_again(start_worker: StartWorker, earlier: EarlierLife) -> None:
-    """Start the worker, wait until it has dealt with the run, and see that nothing is left."""
-    with trio.fail_after(200):
-        async with start_worker() as worker:
-            await end_of(worker, RUN)
-    assert not earlier.engine.containers
-    assert not list(earlier.work_dir.iterdir())
+__all__ = ["earlier"]
 
 
 @pytest.mark.row("killed-unstarted")
@@ -184,47 +126,24 @@ async def test_a_container_that_something_ended_meanwhile_is_no_failure_of_the_o
 ) -> None:
     record = earlier.claimed()
     record.note_starting([])
-    earlier.container(record, state="exited", exit_code=exit_code)
+    earlier.container(record, state="exited", exit_code=exit_code, exit_seen=False)
     record.close()
     await start_again(start_worker, earlier)
     assert not earlier.server.events
-    assert f"POST /runs/{RUN}/release" in earlier.server.requests
+    assert RELEASE in earlier.server.requests
 
 
-@pytest.mark.row("third-signal")
-@pytest.mark.parametrize("oom_killed", [False, True])
-async def test_a_container_that_the_earlier_life_was_stopping_is_no_failure_of_the_op(
-    oom_killed: bool, earlier: EarlierLife, start_worker: StartWorker
+@pytest.mark.row("killed-exited")
+async def test_an_exit_with_the_code_of_lost_containers_is_the_ops_own_if_the_engine_saw_it(
+    earlier: EarlierLife, start_worker: StartWorker
 ) -> None:
-    async def end_of_the_signal(container: FakeContainer) -> int:
-        container.oom_killed = oom_killed
-        return 137
-
-    earlier.engine.add_image("stopped", end_of_the_signal)
-    record = earlier.claimed("stopped")
+    record = earlier.claimed()
     record.note_starting([])
-    record.note_stopping(timed_out=False)
-    earlier.container(record)
-    record.close()
-    await start_again(start_worker, earlier)
-    assert not earlier.server.events
-    assert f"POST /runs/{RUN}/release" in earlier.server.requests
-
-
-@pytest.mark.row("timeout-running")
-@pytest.mark.parametrize("oom_killed", [False, True])
-async def test_a_time_limit_at_which_the_earlier_life_was_stopping_is_reported(
-    oom_killed: bool, earlier: EarlierLife, start_worker: StartWorker
-) -> None:
-    record = earlier.claimed(timeout_s=5)
-    record.note_starting([])
-    record.note_stopping(timed_out=True)
-    earlier.container(record, state="exited", exit_code=137).oom_killed = oom_killed
+    earlier.container(record, state="exited", exit_code=255)
     record.close()
     await start_again(start_worker, earlier)
     [failed] = earlier.server.events
-    assert failed["payload"]["reason"] == "TIMED_OUT"
-    assert ("for memory" in failed["msg"]) is oom_killed
+    assert (failed["payload"]["reason"], failed["payload"]["exit_code"]) == ("EXIT_CODE", 255)
 
 
 @pytest.mark.row("killed-exited")
@@ -354,7 +273,7 @@ async def test_a_run_whose_container_has_vanished_is_given_back(
     record.close()
     await start_again(start_worker, earlier)
     assert not earlier.server.events
-    assert f"POST /runs/{RUN}/release" in earlier.server.requests
+    assert RELEASE in earlier.server.requests
 
 
 def torn(directory: Path) -> None:
@@ -451,7 +370,7 @@ async def test_a_start_that_the_engine_refuses_after_one_that_broke_off_gives_th
     earlier.engine.failures["start"] = EngineError("The task exists already.")
     await start_again(start_worker, earlier)
     assert not earlier.server.events
-    assert f"POST /runs/{RUN}/release" in earlier.server.requests
+    assert RELEASE in earlier.server.requests
 
 
 async def test_whatever_the_server_says_but_no_it_is_asked_again(

@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
+from gyoza.worker.errors import EngineUnavailable
+
 T = TypeVar("T")
 
 # A thread that is still connecting cannot be woken; it is left to its socket's own time-out.
@@ -42,7 +44,11 @@ class Call:
         self._ended = False
 
     async def run(self, function: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
-        """Return what `function` returns in a thread; a cancel ends the call and the thread."""
+        """Return what `function` returns in a thread; a cancel ends the call and the thread.
+
+        Raises:
+            EngineUnavailable: If the system grants no thread.
+        """
         token = trio.lowlevel.current_trio_token()
         started = finished = False
         let_go = trio.Event()
@@ -68,6 +74,10 @@ class Call:
                 with trio.move_on_after(PATIENCE_S, shield=True):
                     await let_go.wait()
             raise
+        except RuntimeError as error:
+            if started:
+                raise
+            raise EngineUnavailable(f"The engine cannot be asked: {error}.") from error
 
     def connected(self, connection: socket.socket) -> None:
         """Remember the socket; called in the thread as soon as it is connected."""

@@ -78,7 +78,7 @@ def own_errors(host: str) -> Generator[None]:
     try:
         yield
     except (
-        *(OSError, ValueError, KeyError),
+        *(OSError, ValueError, KeyError, MemoryError),
         *(http.client.HTTPException, urllib3.exceptions.HTTPError),
     ) as error:
         # The errors of requests, and of docker-py for refusals, are OSErrors.

@@ -12,7 +12,7 @@ import docker.errors
 import trio
 
 from gyoza.worker.containers.docker_client import registry_headers, words_of
-from gyoza.worker.containers.docker_exits import Exits, killed_for_memory
+from gyoza.worker.containers.docker_exits import Exits, killed_for_memory, saw_exit
 from gyoza.worker.containers.docker_files import replace_folders
 from gyoza.worker.containers.docker_http import EngineHttp
 from gyoza.worker.containers.docker_pull import pull_error, read_pull, split_reference
@@ -181,6 +181,10 @@ class DockerEngine:
     async def killed_for_memory(self, container_id: str) -> bool:
         """See `ContainerEngine.killed_for_memory`."""
         return await killed_for_memory(self._docker, container_id)
+
+    async def saw_exit(self, container_id: str) -> bool:
+        """See `ContainerEngine.saw_exit`."""
+        return await saw_exit(self._docker, container_id)
 
     async def hear_exits(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

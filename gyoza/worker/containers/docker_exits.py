@@ -7,6 +7,7 @@ container's network and file systems apart. The event `die` comes before all tha
 import json
 from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import trio
@@ -17,12 +18,12 @@ from gyoza.worker.containers.docker_inflow import Inflow
 from gyoza.worker.containers.docker_logs import Chunks
 from gyoza.worker.containers.docker_threads import DockerThreads
 from gyoza.worker.containers.labels import GPUS, RUN_ID
-from gyoza.worker.errors import EngineError
+from gyoza.worker.errors import EngineError, EngineUnavailable
 
 FILTERS = {"type": ["container"], "event": ["die", "oom"], "label": [RUN_ID]}
 
 LATE_S = 1.0
-"""Seconds that the word of a kill for memory may come after the exit; 0.3 have been seen."""
+"""Seconds that an event may come after the exit; a kill for memory was seen 0.3 s late."""
 
 
 class Exits:
@@ -89,7 +90,43 @@ class Exits:
 
 async def killed_for_memory(docker: DockerThreads, container_id: str) -> bool:
     """See `ContainerEngine.killed_for_memory`."""
-    filters = {"container": [container_id], "event": ["oom"]}
+    return await _tells(docker, container_id, "oom")
+
+
+async def saw_exit(docker: DockerThreads, container_id: str) -> bool:
+    """See `ContainerEngine.saw_exit`.
+
+    Containers that an engine finds gone when it starts are given that moment as their end. It makes
+    its default bridge anew after that, and before it sees anything else end. (If containers have
+    outlived its predecessor, the bridge stays: then those that ended meanwhile were watched by what
+    has kept them all.) Where there is no such bridge, the engine may still have the event of the
+    exit, among its last 256 of all kinds.
+    """
+    path = f"/containers/{container_id}/json"
+    container = await docker.ask(lambda client: client.ask("GET", path))
+    started = await _default_bridge_made(docker)
+    if started and _time(container["State"]["FinishedAt"]) > started:
+        return True
+    return await _tells(docker, container_id, "die")
+
+
+async def _default_bridge_made(docker: DockerThreads) -> datetime | None:
+    try:
+        bridge = await docker.ask(lambda client: client.ask("GET", "/networks/bridge"))
+    except EngineUnavailable:
+        raise
+    except EngineError:  # it has none, or may not be asked
+        return None
+    return _time(bridge["Created"])
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+async def _tells(docker: DockerThreads, container_id: str, event: str) -> bool:
+    """Return whether the engine has told of such an event since it started, or does so soon."""
+    filters = {"container": [container_id], "event": [event]}
     with suppress(EngineError), closing(Call()) as call, trio.move_on_after(LATE_S):
         inflow = await _events(docker, call, filters, since=0)  # what has been, and what comes
         while block := await inflow.receive():

@@ -226,6 +226,18 @@ class ContainerEngine(Protocol):
         """
         ...
 
+    async def saw_exit(self, container_id: str) -> bool:
+        """Return whether the engine itself has seen how the container ended; it must have exited.
+
+        An engine that finds a container gone when it starts gives it the exit code 255, which is
+        that of many programs, too. False as well if the engine cannot tell: it has been started
+        anew since then, or the container ended while it was down.
+
+        Raises:
+            ContainerNotFound: If it has been removed.
+        """
+        ...
+
     async def hear_exits(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -60,15 +60,26 @@ async def remove_container(engine: ContainerEngine, container_id: str) -> None:
 
 
 async def end_containers(
-    engine: ContainerEngine, labels: Mapping[str, str], grace_s: float
+    engine: ContainerEngine,
+    labels: Mapping[str, str],
+    grace_s: float,
+    before_stop: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
     """Stop and remove the containers that carry these labels, in whatever state they are.
+
+    Args:
+        engine: The engine they are on.
+        labels: Names and values; `""` is any value.
+        grace_s: As for `stop_container`.
+        before_stop: Awaited before a container that runs is sent a signal.
 
     Raises:
         EngineError: If the engine refuses.
     """
     for container in await _through_outages(engine.list, labels):
         if container.state == "running":
+            if before_stop is not None:
+                await before_stop()
             await stop_container(engine, container.id, grace_s)
         await remove_container(engine, container.id)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import trio
 
@@ -30,9 +31,12 @@ from gyoza.worker.errors import (
     EngineUnavailable,
     GpusTaken,
     RunInterrupted,
+    WorkerLacks,
 )
+from gyoza.worker.execution_pipeline.op_exit import exit_of_stopped, op_exit
 from gyoza.worker.execution_pipeline.run_scope import RunScope, grace_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
+from gyoza.worker.lacks import lack_of
 from gyoza.worker.logs.masker import Secrets
 from gyoza.worker.logs.output import ContainerOutput
 from gyoza.worker.run_record import Exit
@@ -43,10 +47,20 @@ ENGINE_S = 120.0
 OUTPUT_S, OUTPUT_STALL_S = 600.0, 10.0
 """Seconds that the rest of the output may take after the exit, and those without any of it."""
 
-ENDED_FROM_OUTSIDE = (KILLED, 143, 255)
-"""Exit codes of a container that was killed or stopped, or that its engine lost."""
-
 logger = logging.getLogger(__name__)
+
+
+async def note_stopping(scope: RunScope, *, timed_out: bool = False) -> None:
+    """Note that the run's container is about to be stopped, before it is sent a signal.
+
+    The stop does not wait for the disk, which takes the note meanwhile.
+
+    Args:
+        scope: The run's scope.
+        timed_out: It is stopped at its time limit.
+    """
+    await scope.in_thread(scope.record.note_stopping, timed_out)
+    scope.tasks.start_soon(scope.in_thread, scope.record.sync)
 
 
 class OpContainer:
@@ -95,21 +109,16 @@ class OpContainer:
     async def _run_from_where_it_is(self) -> Exit:
         found = await self._find()
         self._may_exist = True
-        if found and found.state == "created" and self._asked_to_start:
-            # An engine that is killed can forget that it has started it, and even its exit.
-            raise RunInterrupted(
-                "The engine has lost the container's start.", ReleaseReason.ENGINE_RESTARTED
-            )
-        if found is None or found.state == "created":
-            container_id = found.id if found else await self._create()
-            if self._gpus:
-                await self._require_gpus(container_id)
-            async with self._output(container_id, attach=True) as output:
-                await self._start(container_id)
-                exited = await self._wait(container_id, output)
-        else:
+        if found and found.state != "created":
             async with self._output(found.id, attach=False) as output:
-                exited = await self._wait(found.id, output, watched=found.state == "running")
+                watched = found.state not in ("exited", "dead")
+                exited = await self._wait(found.id, output, watched=watched)
+        elif self._scope.record.stopping:
+            async with self._output(self._name, attach=False) as output:
+                output.container_exited(disturbed=False)
+            exited = exit_of_stopped(self._scope.record)
+        else:
+            exited = await self._start_and_wait(found)
         await self._scope.in_thread(self._scope.record.note_exit, exited)
         return exited
 
@@ -117,10 +126,24 @@ class OpContainer:
         if not self._may_exist:
             return None
         found = await self._engine.list(self._scope.identity.key)
-        if not found and self._scope.record.started_at is not None:
+        record = self._scope.record
+        if not found and record.started_at is not None and not record.timed_out:
             # Maybe by the worker's earlier life, killed before it could give the run back.
             raise RunInterrupted("Its container was removed meanwhile.", "CONTAINER_GONE")
         return found[0] if found else None
+
+    async def _start_and_wait(self, found: ContainerInfo | None) -> Exit:
+        if found and self._asked_to_start:
+            # An engine that is killed can forget that it has started it, and even its exit.
+            raise RunInterrupted(
+                "The engine has lost the container's start.", ReleaseReason.ENGINE_RESTARTED
+            )
+        container_id = found.id if found else await self._create()
+        if self._gpus:
+            await self._require_gpus(container_id)
+        async with self._output(container_id, attach=True) as output:
+            await self._start(container_id)
+            return await self._wait(container_id, output)
 
     async def _create(self) -> str:
         try:
@@ -152,7 +175,9 @@ class OpContainer:
             # Shielded so that it is known whether the container runs; the call has a deadline.
             with trio.CancelScope(shield=True):
                 await self._engine.start(container_id)
-        except EngineUnavailable:
+        except EngineUnavailable as error:
+            if lack := lack_of(error):  # the engine was not even asked
+                raise WorkerLacks(lack) from error
             raise
         except EngineError as error:
             if not again:
@@ -169,6 +194,10 @@ class OpContainer:
             container_id: A container that was started.
             output: Told of the exit.
             watched: It has not ended before somebody of ours looked.
+
+        Raises:
+            RunInterrupted: If not the op ended it, nor its time limit.
+            EngineError: If the engine could not run it.
         """
         record = self._scope.record
         exited: ContainerExit | None = None
@@ -183,40 +212,20 @@ class OpContainer:
         finally:
             if exited is None:
                 with self._told(), trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
-                    await self._scope.in_thread(record.note_stopping, limit.cancelled_caught)
+                    await note_stopping(self._scope, timed_out=limit.cancelled_caught)
                     stopped = await stop_container(self._engine, self._name, self._grace_s)
                     self._ended = True
             output.container_exited(disturbed=exited is not None and exited.disturbed)
         self._ended = True
         if exited is None:
             for_memory = stopped is not None and stopped.oom_killed
-            return Exit(KILLED, for_memory, timed_out=True)
-        return self._judged(exited, watched=watched)
-
-    def _judged(self, exited: ContainerExit, *, watched: bool) -> Exit:
-        """Return the op's own end, or that at its time limit.
-
-        Raises:
-            RunInterrupted: If the engine, the machine or an earlier life of the worker ended it.
-            EngineError: If the engine could not run it.
-        """
-        record = self._scope.record
-        by_signal = exited.exit_code in ENDED_FROM_OUTSIDE
-        if by_signal and record.timed_out:
-            return Exit(exited.exit_code, exited.oom_killed, timed_out=True)
-        for_memory = exited.oom_killed and exited.exit_code == KILLED
-        unseen = not for_memory and (exited.unseen or not watched)
-        if by_signal and (unseen or record.stopping):
-            raise RunInterrupted(
-                f"The container was ended (exit code {exited.exit_code}), and not by the op.",
-                ReleaseReason.ENGINE_RESTARTED if exited.unseen else ReleaseReason.WORKER_RESTARTED,
-            )
-        if exited.error:
-            raise EngineError(f"The engine could not run the container: {exited.error}")
-        return Exit(exited.exit_code, exited.oom_killed)
+            return exit_of_stopped(record, KILLED, for_memory)
+        return await op_exit(self._engine, record, container_id, exited, watched=watched)
 
     def _time_left(self) -> float:
-        """Return the seconds until its time limit, by the clock that outlives the worker."""
+        """Return the seconds until it is stopped, by the clock that outlives the worker."""
+        if self._scope.record.stopping:  # an earlier life has begun to
+            return 0.0
         started_at = self._scope.record.started_at or time.time()
         timeout_s: float = self._ctx.extras.get("timeout_s") or math.inf
         return max(0.0, started_at + timeout_s - time.time())
@@ -254,7 +263,8 @@ class OpContainer:
         """Remove the container, by name should its creation have broken off."""
         with self._told():
             if self._may_exist and not self._ended:  # cancelled while the engine was away
-                await end_containers(self._engine, self._scope.identity.key, self._grace_s)
+                key, note = self._scope.identity.key, partial(note_stopping, self._scope)
+                await end_containers(self._engine, key, self._grace_s, note)
             else:
                 await remove_container(self._engine, self._name)
             self._scope.container_left = False

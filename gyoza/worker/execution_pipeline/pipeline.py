@@ -8,8 +8,9 @@ from typing import cast
 
 import trio
 
-from gyoza.worker.execution_pipeline.run_scope import report_failure
+from gyoza.worker.execution_pipeline.run_scope import find_scope, report_failure
 from gyoza.worker.execution_pipeline.types import ExecutionContext, Step
+from gyoza.worker.lacks import Thread
 
 CLEANUP_S = 60.0
 """Seconds that one step marked `always_run` may take."""
@@ -88,7 +89,9 @@ async def _invoke(step: Step, ctx: ExecutionContext) -> ExecutionContext:
     is_async = inspect.iscoroutinefunction(step) or inspect.iscoroutinefunction(type(step).__call__)
     if is_async:
         return await cast("Awaitable[ExecutionContext]", step(ctx))
-    return await trio.to_thread.run_sync(cast("Callable[..., ExecutionContext]", step), ctx)
+    thread = Thread(cast("Callable[..., ExecutionContext]", step), ctx)
+    scope = find_scope(ctx)
+    return await (scope.unless_lacking(thread.run, thread.lack_of) if scope else thread.run())
 
 
 @contextmanager

@@ -20,13 +20,22 @@ from gyoza.worker.containers.gpus import GpuPool
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.containers.outages import through_outages
 from gyoza.worker.containers.pulls import SharedPulls
-from gyoza.worker.errors import LeaseLost, RunInterrupted, WorkerError
+from gyoza.worker.errors import (
+    EngineError,
+    EngineUnavailable,
+    LeaseLost,
+    RunInterrupted,
+    WorkerError,
+    WorkerLacks,
+)
 from gyoza.worker.execution_pipeline.types import ExecutionContext
+from gyoza.worker.lacks import Thread, lack_of, outlast
 from gyoza.worker.logs.tail import last_lines
 from gyoza.worker.reports.events import EventReporter
 from gyoza.worker.reports.logs import LogShipper
 from gyoza.worker.reports.report import Report
 from gyoza.worker.run_record import RunRecord
+from gyoza.worker.server_contact import ServerContact
 from gyoza.worker.settings import WorkerSettings
 
 KEY = "gyoza.run_scope"
@@ -50,6 +59,7 @@ class Toolbox:
             other runs' files waiting.
         doubt_engine: Called when the engine does not answer; runs wait then until it does. None
             for a script, which is told at once.
+        contact: What is known of the server.
     """
 
     settings: WorkerSettings
@@ -59,6 +69,7 @@ class Toolbox:
     client: AsyncGyozaClient
     files: trio.CapacityLimiter
     doubt_engine: Callable[[], None] | None = None
+    contact: ServerContact = field(default_factory=ServerContact)
     removals: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(4))
 
 
@@ -85,6 +96,11 @@ class RunScope:
     removal: trio.Event | None = None
 
     @property
+    def begun(self) -> bool:
+        """Whether the container may have been started: what it does is not to be done again."""
+        return self.record.started_at is not None
+
+    @property
     def owes_result(self) -> bool:
         """Whether the op has run to its end and what came of it is not recorded yet."""
         unknown = self.record.end is None and not self.reporter.lost.is_set()
@@ -93,19 +109,67 @@ class RunScope:
     @property
     def owes_report(self) -> bool:
         """Whether the attempt has come to its end and the server has not yet taken all of it."""
-        taken = self.reporter.settled and self.shipper.done.is_set()
+        taken = self.reporter.settled and self.shipper.closed.is_set()
         return self.record.finished and not taken and not self.reporter.lost.is_set()
 
     async def through_outages(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what the call to the engine returns, waiting for the engine if need be."""
+        """Return what the call to the engine returns, waiting for the engine if need be.
+
+        Raises:
+            WorkerLacks: If worker or engine lack something for it, but for a container that goes on
+                meanwhile: it is looked for again as after an outage.
+        """
+
+        async def attempt() -> T:
+            try:
+                return await call()
+            except (EngineError, OSError, MemoryError, RuntimeError) as error:
+                lack = lack_of(error)
+                if lack is None or (self.begun and isinstance(error, EngineUnavailable)):
+                    raise
+                raise WorkerLacks(lack) from error
+
         if self.tools.doubt_engine is None:
-            return await call()
-        who = f"Run {self.identity.run_id}"
-        return await through_outages(call, who, self.tools.doubt_engine)
+            return await attempt()
+        return await through_outages(attempt, self._name, self.tools.doubt_engine)
 
     async def in_thread(self, function: Callable[..., T], *args: object) -> T:
-        """Run a blocking function on the run's files in a thread."""
-        return await trio.to_thread.run_sync(function, *args, limiter=self.tools.files)
+        """Run a blocking function on the run's files in a thread.
+
+        It is run again if the worker lacks something for it once the container has begun.
+
+        Raises:
+            WorkerLacks: If the worker lacks something before that.
+        """
+        return await self.unless_lacking(Thread(function, *args, limiter=self.tools.files).run)
+
+    async def unless_lacking(
+        self,
+        call: Callable[[], Awaitable[T]],
+        judge: Callable[[Exception], str | None] = lack_of,
+    ) -> T:
+        """Return what the call returns, made again if need be once the container has begun.
+
+        Args:
+            call: Can be made again after it has failed.
+            judge: Tells what an error says is lacking, as `lack_of` does.
+
+        Raises:
+            WorkerLacks: If the worker lacks something for it before the container has begun, or for
+                a script.
+        """
+        if self.begun and self.tools.doubt_engine:
+            return await outlast(call, self._name, judge)
+        try:
+            return await call()
+        except Exception as error:
+            if (lack := judge(error)) is None:
+                raise
+            raise WorkerLacks(lack) from error
+
+    @property
+    def _name(self) -> str:
+        return f"Run {self.identity.run_id}"
 
     async def start_confirmed(self) -> None:
         """Wait until the server has taken STARTED, if it was told.
@@ -132,12 +196,18 @@ def scope_of(ctx: ExecutionContext) -> RunScope:
     Raises:
         RuntimeError: If a built-in step is called without one.
     """
-    scope = ctx.extras.get(KEY)
-    if not isinstance(scope, RunScope):
+    scope = find_scope(ctx)
+    if scope is None:
         raise RuntimeError(
             "This step needs a worker around it; call `Pipeline([...]).run(ctx)` instead."
         )
     return scope
+
+
+def find_scope(ctx: ExecutionContext) -> RunScope | None:
+    """Return the scope the context runs in, if it runs in one."""
+    scope = ctx.extras.get(KEY)
+    return scope if isinstance(scope, RunScope) else None
 
 
 def grace_of(ctx: ExecutionContext) -> float:
@@ -160,7 +230,7 @@ async def open_run(
     Without `ship_logs` the log stays in the context alone.
     """
     identity = reporter.identity
-    shipper = LogShipper(tools.client, identity, record, tools.files)
+    shipper = LogShipper(tools.client, identity, record, tools.files, tools.contact)
     try:
         async with trio.open_nursery() as tasks:
             tasks.start_soon(reporter.serve)
@@ -176,12 +246,12 @@ async def open_run(
 async def report_failure(ctx: ExecutionContext, error: Exception) -> None:
     """Mark the run FAILED on the server, unless its end is known there or not ours to tell.
 
-    An error that a cancel brought about is none: cancelled is not failed. Nor is one of the engine
-    or the machine that ended the container: the run is given back.
+    An error that a cancel brought about is none: cancelled is not failed. Nor is one of the engine,
+    the machine or the worker that ended the run: it is given back.
     """
-    scope = ctx.extras.get(KEY)
+    scope = find_scope(ctx)
     cancelled = trio.current_effective_deadline() == -math.inf
-    if cancelled or not isinstance(scope, RunScope) or isinstance(error, RunInterrupted):
+    if cancelled or scope is None or isinstance(error, RunInterrupted):
         return
     if scope.reporter.settled or scope.reporter.lost.is_set():
         return

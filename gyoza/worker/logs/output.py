@@ -15,6 +15,7 @@ import trio
 from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.engine import ContainerEngine, LogStream
 from gyoza.worker.errors import EngineError, EngineUnavailable
+from gyoza.worker.lacks import in_thread
 from gyoza.worker.logs.demultiplexer import STDERR, STDOUT, Demultiplexer
 from gyoza.worker.logs.events import OpEvent
 from gyoza.worker.logs.masker import Secrets
@@ -208,7 +209,7 @@ class ContainerOutput:
             self._record.note_output, text, events, position, self.tail.end() if end else None
         )
         try:
-            await trio.to_thread.run_sync(keep, limiter=self._limiter)
+            await in_thread(keep, limiter=self._limiter)
         except OSError as error:
             logger.warning(
                 "Run %s: the rest of its log does not reach the server: %s",

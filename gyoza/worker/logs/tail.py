@@ -27,9 +27,9 @@ class Tail:
     def after(cls, spool: LogSpool) -> Self:
         """Go on where an earlier life of the worker has left off."""
         tail = cls()
-        if not spool.cut:  # else text was left out since, and the spool gets the tail once more
-            tail.add(spool.end(MAX_TAIL))
-        tail._cut = spool.cut > 0 or spool.size > MAX_TAIL
+        kept = spool.end(MAX_TAIL)
+        tail.add(kept)
+        tail._cut = len(kept.encode()) < spool.size + spool.cut
         return tail
 
     def add(self, text: str) -> None:

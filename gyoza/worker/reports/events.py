@@ -1,25 +1,25 @@
 """Sends one attempt's events to the server, in order, each exactly once."""
 
 import json
-import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import trio
 
-from gyoza.client import ApiError, AsyncGyozaClient, ClientError
-from gyoza.client.retry import REPORT
+from gyoza.client import AsyncGyozaClient
 from gyoza.models import EventType
-from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.errors import LeaseLost
+from gyoza.worker.lacks import in_thread
 from gyoza.worker.logs.events import OpEvent
+from gyoza.worker.reports.delivery import Delivery
 from gyoza.worker.reports.report import TERMINAL, Report
 from gyoza.worker.run_record import EventCount, RunRecord
+from gyoza.worker.server_contact import ServerContact
 
 MAX_EVENTS, MAX_EVENT_BYTES = 1000, 1024 * 1024
 """INFO and ERROR events that one attempt may tell; more are counted and dropped.
@@ -37,8 +37,6 @@ All that is told meanwhile goes in one.
 BATCH = 500
 """Events in one request, at most."""
 
-logger = logging.getLogger(__name__)
-
 
 class EventReporter:
     """The events of one attempt.
@@ -53,8 +51,10 @@ class EventReporter:
         identity: The attempt.
         record: Remembers how an attempt ended, and what was sent.
         limiter: For the threads that write the record.
+        contact: What is known of the server; nothing, if not given.
 
     Attributes:
+        delivery: Sends them.
         settled: The server knows the attempt's end.
         lost: Set when the server says that the attempt is not this worker's (any more).
     """
@@ -65,9 +65,10 @@ class EventReporter:
         identity: ContainerIdentity,
         record: RunRecord,
         limiter: trio.CapacityLimiter,
+        contact: ServerContact | None = None,
     ) -> None:
-        self._client = client
         self.identity = identity
+        self.delivery = Delivery(client, identity, contact or ServerContact())
         self._record = record
         self._limiter = limiter
         self._queue = deque(Report.from_fact(fact) for fact in record.unsent)
@@ -75,7 +76,6 @@ class EventReporter:
         self._news = trio.Event()
         self._progress: Report | None = None
         self._due = -math.inf
-        self._batches = True
         self._counted: EventCount = record.position.events
         end = record.end
         if end in record.unsent and end and (words := self._left_out(end["seq"] - 1)):
@@ -177,10 +177,7 @@ class EventReporter:
             while self._queue:
                 await self._pace()
                 reports = self._next()
-                if len(reports) > 1:
-                    await self._send_batch(reports)
-                else:
-                    reports[0].refusal = await self._send(reports[0])
+                await self.delivery.send(reports)
                 await self._settle(reports)
             self._news = trio.Event()
             await self._news.wait()
@@ -197,7 +194,7 @@ class EventReporter:
     def _next(self) -> list[Report]:
         """Take what goes in the next request."""
         reports = [self._queue.popleft()]
-        if self._batches and reports[0].type.saying:
+        if self.delivery.takes_batches and reports[0].type.saying:
             while self._queue and self._queue[0].type.saying and len(reports) < BATCH:
                 reports.append(self._queue.popleft())
         if self._progress in reports:
@@ -249,60 +246,4 @@ class EventReporter:
         return Report(seq, kind, msg, payload, summary)
 
     async def _in_thread(self, write: partial[None]) -> None:
-        await trio.to_thread.run_sync(write, limiter=self._limiter)
-
-    async def _send_batch(self, reports: Sequence[Report]) -> None:
-        """Send them at once; to a server that refuses that, now and from now on one by one.
-
-        It may know no batches, or refuse one of the events, and only then it is known which.
-        """
-        events = [
-            {"type": r.type, "msg": r.msg, "payload": r.payload or {}, "seq": r.seq}
-            for r in reports
-        ]
-        worker_id, attempt = self.identity.worker_id, self.identity.attempt
-        refusal = await self._persist(
-            lambda: self._client.add_events(
-                self.identity.run_id, events, worker_id=worker_id, attempt=attempt
-            ),
-            is_away=lambda _: False,
-        )
-        if refusal:
-            logger.debug("Run %s tells its events one by one: %s", self.identity.run_id, refusal)
-            self._batches = False
-            for report in reports:
-                report.refusal = await self._send(report)
-
-    async def _send(self, report: Report) -> ApiError | None:
-        """Send until the server has taken the report, or return its refusal."""
-        return await self._persist(
-            lambda: self._client.add_event(
-                self.identity.run_id,
-                report.type,
-                report.msg,
-                report.payload,
-                worker_id=self.identity.worker_id,
-                attempt=self.identity.attempt,
-                seq=report.seq,
-                summary=report.summary,
-            ),
-            is_away=lambda refusal: refusal.status == 404 and not refusal.says_unknown,
-        )
-
-    async def _persist(
-        self, send: Callable[[], Awaitable[object]], is_away: Callable[[ApiError], bool]
-    ) -> ApiError | None:
-        """Send until the server has taken it, or return its refusal."""
-        backoff = Backoff()
-        while True:
-            try:
-                await send()
-            except ApiError as refusal:
-                if refusal.status not in REPORT.statuses and not is_away(refusal):
-                    return refusal
-                logger.warning("Run %s goes on trying: %s", self.identity.run_id, refusal)
-            except ClientError as error:
-                logger.warning("Run %s goes on trying: %s", self.identity.run_id, error)
-            else:
-                return None
-            await backoff.wait()
+        await in_thread(write, limiter=self._limiter)

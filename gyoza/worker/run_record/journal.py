@@ -26,7 +26,9 @@ class Journal:
         self._file = os.open(path, flags, 0o600)
         self.facts: list[Fact] = []
         self.size = 0
-        for line in path.read_bytes().splitlines(keepends=True):
+        with open(self._file, "rb", closefd=False) as file:
+            lines = file.read().splitlines(keepends=True)
+        for line in lines:
             fact = _parse(line)
             if fact is None:
                 break
@@ -52,6 +54,14 @@ class Journal:
                 os.ftruncate(self._file, self.size)
                 raise
             self.size += len(lines)
+
+    def sync(self) -> None:
+        """Force what was added to the disk.
+
+        Raises:
+            OSError: If the disk refuses.
+        """
+        os.fdatasync(self._file)
 
     def close(self) -> None:
         """Close the file."""

@@ -14,9 +14,10 @@ disk: they outlive the process, and after a power cut some output may be told ag
 import logging
 import os
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from pathlib import Path
 
 from gyoza.models import OpRun, check_id
@@ -97,7 +98,7 @@ class RunRecord:
         started_at: Seconds since 1970 when the container was about to start; None before that.
         gpu_ids: The GPUs it was given.
         stopping: Its container has been sent a signal, or is about to be.
-        timed_out: That is for its time limit.
+        timed_out: It was first stopped at its time limit.
         exited: How the container ended, once it has.
         end: The report of the attempt's end, once there is one.
         unsent: Reports that an earlier life has left, in order.
@@ -107,30 +108,35 @@ class RunRecord:
     def __init__(self, directory: Path, run: OpRun | None = None) -> None:
         self.directory = directory
         self.fresh = run is not None
-        self._journal = Journal(directory / "journal")
-        self._mark, self._sent = Slot(directory / "mark"), Slot(directory / "sent")
-        mark, sent = self._mark.read(), self._sent.read()
-        self.started_at: float | None = None
-        self.gpu_ids: list[int] = []
-        self.stopping = self.timed_out = False
-        self.exited: Exit | None = None
-        self.end: Fact | None = None
-        told: Sequence[int] = mark.get("events", ())
-        starts = mark.get("line_starts", (True, True))
-        self.position = Position(mark.get("taken", (0, 0)), starts, EventCount(*told))
-        self._event_seq: int = mark.get("seq", 0)
-        self._seq_sent: int = sent.get("seq", 0)
-        self.log_sent: int = sent.get("log", 0)
-        self.unsent: list[Fact] = []
-        self.next_seq = 1
-        self.spool = LogSpool(directory / "log", mark.get("log", 0), mark.get("cut", 0))
-        if run is not None:
-            self._journal.append({"fact": "claimed", "run": run.to_dict()}, sync=True)
-            _sync_directory(directory)
-            _sync_directory(directory.parent)
-            self.run = run
-        else:
-            self._recall()
+        with ExitStack() as opened:  # what is open is closed again if the rest fails
+            self._journal = opened.enter_context(closing(Journal(directory / "journal")))
+            self._mark = opened.enter_context(closing(Slot(directory / "mark")))
+            self._sent = opened.enter_context(closing(Slot(directory / "sent")))
+            mark, sent = self._mark.read(), self._sent.read()
+            self.started_at: float | None = None
+            self.gpu_ids: list[int] = []
+            self.stopping = self.timed_out = False
+            self.exited: Exit | None = None
+            self.end: Fact | None = None
+            told: Sequence[int] = mark.get("events", ())
+            starts = mark.get("line_starts", (True, True))
+            self.position = Position(mark.get("taken", (0, 0)), starts, EventCount(*told))
+            self._event_seq: int = mark.get("seq", 0)
+            self._seq_sent: int = sent.get("seq", 0)
+            self.log_sent: int = sent.get("log", 0)
+            self.unsent: list[Fact] = []
+            self.next_seq = 1
+            size, cut, ringed = (mark.get(name, 0) for name in ("log", "cut", "ring"))
+            spool = LogSpool(directory / "log", size, cut, ringed=ringed)
+            self.spool = opened.enter_context(closing(spool))
+            if run is not None:
+                self._journal.append({"fact": "claimed", "run": run.to_dict()}, sync=True)
+                _sync_directory(directory)
+                _sync_directory(directory.parent)
+                self.run = run
+            else:
+                self._recall()
+            opened.pop_all()
 
     @classmethod
     def create(cls, directory: Path, run: OpRun) -> "RunRecord":
@@ -164,12 +170,18 @@ class RunRecord:
         self._note({"fact": "starting", "at": self.started_at, "gpu_ids": gpu_ids})
 
     def note_stopping(self, timed_out: bool) -> None:
-        """Note that the container is about to be stopped; what it exits with may be our doing.
+        """Note that the container is about to be stopped: what it exits with is our doing.
 
-        Not forced to the disk, so that no stop waits for it: a power cut ends the container, too.
+        The first stop counts. It outlives the process at once and a power cut after `sync`, for
+        which no stop should wait.
         """
-        self.stopping, self.timed_out = True, timed_out
-        self._note({"fact": "stopping", "timed_out": timed_out}, sync=False)
+        if not self.stopping:
+            self.stopping, self.timed_out = True, timed_out
+            self._note({"fact": "stopping", "timed_out": timed_out}, sync=False)
+
+    def sync(self) -> None:
+        """Force to the disk what was noted."""
+        self._warn_of_refusal(self._journal.sync)
 
     def note_exit(self, exited: Exit) -> None:
         """Note how the container ended; from now on it may be removed."""
@@ -203,7 +215,8 @@ class RunRecord:
             self._note(*({"fact": "report", "report": event} for event in events), sync=False)
             self._event_seq = events[-1]["seq"]
         self.position = position
-        mark = {"log": self.spool.size, "cut": self.spool.cut, "seq": self._event_seq}
+        spool = self.spool
+        mark = {"log": spool.size, "cut": spool.cut, "ring": spool.ringed, "seq": self._event_seq}
         # The counts without their names: a slot has little room.
         self._mark.write(mark | asdict(position) | {"events": astuple(position.events)})
 
@@ -221,7 +234,6 @@ class RunRecord:
     def _recall(self) -> None:
         facts = self._journal.facts
         if not facts or facts[0].get("fact") != "claimed":
-            self.close()
             raise ValueError(f"{self.directory} holds no claimed run.")
         self.run = OpRun.from_dict(facts[0]["run"])
         lives = 1
@@ -254,8 +266,11 @@ class RunRecord:
             self.unsent.append(report)
 
     def _note(self, *facts: Fact, sync: bool = True) -> None:
+        self._warn_of_refusal(partial(self._journal.append, *facts, sync=sync))
+
+    def _warn_of_refusal(self, write: Callable[[], None]) -> None:
         try:
-            self._journal.append(*facts, sync=sync)
+            write()
         except OSError as error:
             logger.warning(
                 "Run %s: the disk refuses its record (%s); should the worker be killed now, the "

@@ -87,23 +87,26 @@ class ActiveRuns:
     Args:
         context: Lists the runs; used from the Trio thread only.
         slots: Runs at a time.
+
+    Attributes:
+        slots: See the arguments.
     """
 
     def __init__(self, context: WorkerContext, slots: int) -> None:
         self._context = context
-        self._slots = slots
-        self._runs: dict[str, ActiveRun] = {}
+        self.slots = slots
+        self._runs: dict[tuple[str, int], ActiveRun] = {}
         self._freed = trio.Event()
 
     @property
     def ids(self) -> list[str]:
         """The ids of all runs."""
-        return list(self._runs)
+        return list(dict.fromkeys(run_id for run_id, _ in self._runs))
 
     @property
     def free_slots(self) -> int:
         """How many more runs there may be."""
-        return self._slots - len(self._runs)
+        return self.slots - len(self._runs)
 
     async def wait_for_slot(self) -> None:
         """Wait until at least one slot is free."""
@@ -113,24 +116,33 @@ class ActiveRuns:
 
     def has_attempt(self, run_id: str, attempt: int) -> bool:
         """Whether this attempt is here; a server that counts none has only first ones."""
-        known = self._runs.get(run_id)
-        return known is not None and max(known.run.current_attempt, 1) == attempt
+        return (run_id, attempt) in self._runs
+
+    def record_of(self, run_id: str, attempt: int) -> RunRecord | None:
+        """Return the record of an attempt that is here, if it has one."""
+        active = self._runs.get((run_id, attempt))
+        return active and active.record
 
     async def wait_until_gone(self, run_id: str) -> None:
         """Wait until no attempt of the run is here."""
-        while known := self._runs.get(run_id):
-            await known.gone.wait()
+        while attempts := self._attempts_of(run_id):
+            await attempts[0].gone.wait()
+
+    async def wait_for_turn(self, active: ActiveRun) -> None:
+        """Wait until no earlier attempt of its run is here: one may still be cleaning up."""
+        while (first := self._attempts_of(active.run.id)[0]) is not active:
+            await first.gone.wait()
 
     def add(self, run: OpRun) -> ActiveRun:
         """Take a slot for a claimed run."""
-        active = self._runs[run.id] = ActiveRun(run)
+        active = self._runs[_key(run)] = ActiveRun(run)
         self._context.add_running_op(run.id, run.image, run.inputs, run.constraints.to_dict())
         self._context.set_run_state(run.id, run.state)
         return active
 
     def remove(self, active: ActiveRun) -> None:
         """Free the run's slot."""
-        del self._runs[active.run.id]
+        del self._runs[_key(active.run)]
         self._context.remove_running_op(active.run.id)
         active.gone.set()
         self._freed.set()
@@ -138,16 +150,22 @@ class ActiveRuns:
     def observe(self, states: Mapping[str, str]) -> None:
         """Take in the states that the server tells, and stop the runs that are no longer ours."""
         for run_id, state in states.items():
-            active = self._runs.get(run_id)
-            if active is None:
-                continue
             self._context.set_run_state(run_id, state)
-            if self._context.is_run_cancelled(run_id):
-                active.trip(CancelReason.SERVER_CANCELLED)
-            elif state not in (OpRunState.ASSIGNED, OpRunState.RUNNING):
-                active.trip(CancelReason.LEASE_LOST)
+            for active in self._attempts_of(run_id):
+                if self._context.is_run_cancelled(run_id):
+                    active.trip(CancelReason.SERVER_CANCELLED)
+                elif state not in (OpRunState.ASSIGNED, OpRunState.RUNNING):
+                    active.trip(CancelReason.LEASE_LOST)
 
     def trip_all(self, reason: CancelReason) -> None:
         """Stop every run."""
         for active in self._runs.values():
             active.trip(reason)
+
+    def _attempts_of(self, run_id: str) -> list[ActiveRun]:
+        """Return the attempts of a run that are here, oldest first."""
+        return [active for (known, _), active in self._runs.items() if known == run_id]
+
+
+def _key(run: OpRun) -> tuple[str, int]:
+    return run.id, max(run.current_attempt, 1)

@@ -2,18 +2,21 @@
 
 import logging
 import math
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 
 from gyoza.client import ApiError, ClientError
-from gyoza.models import OpRun
+from gyoza.models import OpRun, ReleaseReason
 from gyoza.worker.backoff import LONG_POLL_S, Backoff, spread
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.errors import PolicyRefused
-from gyoza.worker.runner.active_runs import CancelReason
+from gyoza.worker.runner.active_runs import REPORT_S
 from gyoza.worker.runner.claimed import UnreadableRun, read_run, run_id_of
-from gyoza.worker.runner.run_task import give_back, identity_of, refuse, run_op
+from gyoza.worker.runner.giving_back import give_back, refuse
+from gyoza.worker.runner.run_task import identity_of, run_op
 from gyoza.worker.runner.worker import Worker
 
 MIN_PERIOD_S = 1.0
@@ -63,6 +66,8 @@ async def _end_after_drain(worker: Worker, claiming: trio.CancelScope) -> None:
 async def _claim_once(worker: Worker, runs: trio.Nursery, backoff: Backoff, left: float) -> int:
     """Claim up to as many runs as there are slots and as are left; return how many are started."""
     asked_at = trio.current_time()
+    # After a failure one: more were too much perhaps, for the way here or for this worker.
+    most = 1 if backoff.failing or worker.shortage.lasts else min(worker.active.free_slots, left)
     claimed = None
     try:
         # A run that the server assigns in the moment a claim is given up is in the next answer, or
@@ -70,7 +75,7 @@ async def _claim_once(worker: Worker, runs: trio.Nursery, backoff: Backoff, left
         with worker.readiness.required():
             claimed = await worker.client.claim(
                 worker.settings.worker_id,
-                max_runs=int(min(worker.active.free_slots, left)),
+                max_runs=int(most),
                 wait_s=spread(LONG_POLL_S),
                 holding=worker.active.ids,
             )
@@ -81,23 +86,26 @@ async def _claim_once(worker: Worker, runs: trio.Nursery, backoff: Backoff, left
         return 0
     backoff.reset()
     started = 0
+    unwanted: list[Callable[[], Awaitable[None]]] = []
     for data in claimed:
-        if run := await _read(worker, data):
-            started += await _start(worker, runs, run)
+        if run := _read(worker, data, unwanted):
+            started += _start(worker, runs, run, unwanted)
             if started == left:
                 logger.info("That was the last run to claim: the worker leaves after it.")
                 worker.stop_claiming()
+    with trio.move_on_after(REPORT_S):  # what the server does not hear is in its next answer
+        for tell in unwanted:
+            await tell()
     if not started:
         with trio.move_on_at(asked_at + MIN_PERIOD_S):
             await worker.draining.wait()
     return started
 
 
-async def _read(worker: Worker, data: dict[str, Any]) -> OpRun | None:
-    """Return the run; None if it is none that this worker executes, which the server is told.
-
-    A refusal that does not reach the server comes up again: the run is in the next claim's answer.
-    """
+def _read(
+    worker: Worker, data: dict[str, Any], unwanted: list[Callable[[], Awaitable[None]]]
+) -> OpRun | None:
+    """Return the run; None if it is none that this worker executes, which is to be told."""
     try:
         run_id, attempt = run_id_of(data)
     except UnreadableRun as error:
@@ -108,21 +116,23 @@ async def _read(worker: Worker, data: dict[str, Any]) -> OpRun | None:
     except PolicyRefused as refusal:
         worker_id = worker.settings.worker_id
         identity = ContainerIdentity(worker_id, run_id, max(attempt, 1), worker.server)
-        await refuse(worker.client, identity, refusal)
+        unwanted.append(partial(refuse, worker.tools, identity, refusal))
         return None
 
 
-async def _start(worker: Worker, runs: trio.Nursery, run: OpRun) -> bool:
-    """Start a claimed run, unless it is here already or the worker drains; return whether."""
+def _start(
+    worker: Worker,
+    runs: trio.Nursery,
+    run: OpRun,
+    unwanted: list[Callable[[], Awaitable[None]]],
+) -> bool:
+    """Start a claimed run, unless it is here already or cannot be taken; return whether."""
     identity = identity_of(run, worker)
     if worker.active.has_attempt(run.id, identity.attempt):
         return False  # claimed twice, since the first answer seemed lost
-    if worker.draining.is_set():
-        await give_back(worker.client, identity, CancelReason.SHUTDOWN)
-        return False
-    await worker.active.wait_until_gone(run.id)  # an earlier attempt may still be cleaning up
-    if worker.active.free_slots <= 0:  # more than were asked for
-        await give_back(worker.client, identity, "NO_SLOT")
+    if worker.draining.is_set() or worker.active.free_slots <= 0:  # more than were asked for
+        reason = ReleaseReason.SHUTDOWN if worker.draining.is_set() else "NO_SLOT"
+        unwanted.append(partial(give_back, worker.tools, identity, reason))
         return False
     logger.info("Run %s: attempt %d of %s.", run.id, identity.attempt, run.image)
     runs.start_soon(run_op, worker.active.add(run), worker)

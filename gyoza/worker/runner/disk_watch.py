@@ -85,6 +85,6 @@ class DiskWatch:
                     disk_usage, directory, abandon_on_cancel=True, limiter=self._thread
                 )
                 return usage.free / MB
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # or no thread to look
             logger.debug("The room in %s cannot be told: %s", directory, error)
         return None

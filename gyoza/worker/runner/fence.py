@@ -5,16 +5,18 @@ its containers before that makes sure that no run is executed in two places.
 """
 
 import logging
+from collections.abc import Mapping
+from functools import partial
 
 import trio
 
-from gyoza.worker.containers.labels import of_worker
+from gyoza.worker.containers.labels import ContainerIdentity, of_worker
 from gyoza.worker.containers.stop import stop_container
 from gyoza.worker.errors import EngineError
 from gyoza.worker.runner.active_runs import CancelReason
 from gyoza.worker.runner.readiness import Obstacle
-from gyoza.worker.runner.server_contact import ServerContact
 from gyoza.worker.runner.worker import Worker
+from gyoza.worker.server_contact import ServerContact
 
 ENGINE_S = 30.0
 """Seconds the engine may take to stop a container, besides the grace period."""
@@ -72,11 +74,16 @@ async def _stop_unattended(worker: Worker) -> None:
     async with trio.open_nursery() as nursery:
         for container in containers:
             if container.state == "running":
-                nursery.start_soon(_stop, worker, container.id)
+                nursery.start_soon(_stop, worker, container.id, container.labels)
 
 
-async def _stop(worker: Worker, container_id: str) -> None:
+async def _stop(worker: Worker, container_id: str, labels: Mapping[str, str]) -> None:
     grace_s = worker.settings.grace_s
+    identity = ContainerIdentity.from_labels(labels)
+    record = identity and worker.active.record_of(identity.run_id, identity.attempt)
+    if record:  # whatever it exits with, it was not of itself
+        note = partial(record.note_stopping, timed_out=False)
+        await trio.to_thread.run_sync(note, limiter=worker.tools.files)
     try:
         with trio.move_on_after(grace_s + ENGINE_S):
             await stop_container(worker.tools.engine, container_id, grace_s)

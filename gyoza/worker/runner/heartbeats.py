@@ -1,14 +1,18 @@
 """Heartbeats: tell the server who is here and what runs, and hear what became of the runs."""
 
 import logging
+import math
 from typing import Any
 
 import trio
 
 import gyoza
-from gyoza.client import ApiError, ClientError
+from gyoza.client import ApiError, ClientError, ForeignAnswer, ServerUnreachable
 from gyoza.worker.errors import SettingsError
-from gyoza.worker.runner.worker import Worker
+from gyoza.worker.runner.worker import BEATS_A_LEASE, Worker
+
+LIMIT_S, LEAST_LIMIT_S = 15.0, 1.0
+"""Seconds that a heartbeat may take: within a short lease less, but never less than the second."""
 
 logger = logging.getLogger(__name__)
 
@@ -18,28 +22,31 @@ async def heartbeat_loop(
 ) -> None:
     """Send heartbeats until cancelled; started once the server has taken the first.
 
-    A server that is away is tried again at every beat, said once and once more when it is back.
+    To a server that is away the next goes when it is due, which is said once, and once more when
+    the server is back.
 
     Raises:
         SettingsError: If the server refuses the key of the very first heartbeat.
     """
     registered, reachable = False, True
     while True:
+        began_at = trio.current_time()
         worker.beat_now = trio.Event()
         try:
             await beat(worker)
         except (ApiError, ClientError) as error:
-            if not registered and isinstance(error, ApiError) and error.status in (401, 403):
+            if not registered and _refuses_key(error):
                 raise SettingsError(
                     f"The server refuses this worker ({error}); set GYOZA_API_KEY or "
                     "GYOZA_API_KEY_FILE to the server's key."
                 ) from error
             if reachable:
-                logger.warning("No heartbeat reaches the server: %s It is tried on.", error)
+                logger.warning("No heartbeat reaches the server, retrying: %s", error)
             reachable = False
         else:
             if not registered:
                 registered = True
+                _warn_of_late_fence(worker)
                 task_status.started()
             elif not reachable:
                 logger.info("Heartbeats reach the server again.")
@@ -47,7 +54,7 @@ async def heartbeat_loop(
         if worker.draining.is_set() and not registered:
             registered = True
             task_status.started()  # it ends without ever having met its server
-        with trio.move_on_after(worker.settings.heartbeat_s):
+        with trio.move_on_at(began_at + worker.heartbeat_s):
             await worker.beat_now.wait()
 
 
@@ -59,18 +66,54 @@ async def beat_at_changes(worker: Worker) -> None:
 
 
 async def beat(worker: Worker) -> None:
-    """Send one heartbeat and take in its answer."""
+    """Send one heartbeat and take in its answer.
+
+    Raises:
+        ApiError: If the server refuses it.
+        ClientError: If it does not answer in time.
+    """
     payload = worker.context.to_heartbeat_payload()
     for op in payload["running_ops"]:
         op["inputs"] = {}  # the server has them; megabytes of them would make beats late
-    sent_at = trio.current_time()
-    answer: dict[str, Any] = await worker.heartbeats.heartbeat(
-        **payload,
-        draining=worker.draining.is_set(),
-        engine="ok" if worker.engine_watch.up else "unavailable",
-        disk="low" if worker.disk_watch.low else "ok",
-        max_concurrency=worker.settings.max_concurrency,
-        version=gyoza.__version__,
-    )
+    sent_at, limit_s = trio.current_time(), _limit_s(worker)
+    answer: dict[str, Any] | None = None
+    with trio.move_on_after(limit_s):
+        answer = await worker.heartbeats.heartbeat(
+            **payload,
+            draining=worker.draining.is_set(),
+            engine="ok" if worker.engine_watch.up else "unavailable",
+            disk="low" if worker.disk_watch.low else "ok",
+            max_concurrency=worker.active.slots,
+            marks_log_end=True,
+            version=gyoza.__version__,
+        )
+    if answer is None:
+        raise ServerUnreachable(f"The server has not answered within {limit_s:g} s.")
+    worker.contact.require(answer, "lease_s")
     worker.contact.note(sent_at, answer.get("lease_s"))
     worker.active.observe(answer.get("states") or {})
+
+
+def _limit_s(worker: Worker) -> float:
+    """Return how long a heartbeat may take, so that others can go before lease or fence."""
+    fence_s = worker.settings.fence_after_s or math.inf
+    shortest_s = min(worker.contact.lease_s, fence_s) / BEATS_A_LEASE
+    return max(LEAST_LIMIT_S, min(LIMIT_S, shortest_s))
+
+
+def _refuses_key(error: ApiError | ClientError) -> bool:
+    """Whether a gyoza server, and not something on the way to it, refuses this worker."""
+    if not isinstance(error, ApiError) or isinstance(error, ForeignAnswer):
+        return False
+    return error.status in (401, 403)
+
+
+def _warn_of_late_fence(worker: Worker) -> None:
+    fence_s, lease_s = worker.settings.fence_after_s, worker.contact.lease_s
+    if fence_s is not None and worker.contact.names_lease and fence_s >= lease_s:
+        logger.warning(
+            "The fence comes after %g s, but the server gives runs to others after %g s: set "
+            "GYOZA_FENCE_AFTER to less than that, lest a run is executed in two places.",
+            fence_s,
+            lease_s,
+        )

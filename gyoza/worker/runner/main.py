@@ -5,7 +5,9 @@ from functools import partial
 
 import trio
 
-from gyoza.worker.errors import WorkerError
+from gyoza import descriptors
+from gyoza.worker.errors import WorkerError, WorkerLacks
+from gyoza.worker.lacks import lack_of
 from gyoza.worker.runner.signals import obey_signals
 from gyoza.worker.runner.supervisor import open_worker, supervise
 from gyoza.worker.runner.systemd import Systemd, keep_informed
@@ -24,6 +26,7 @@ def start() -> None:
     Raises:
         WorkerError: If the settings, the engine or the server's answer make work impossible.
     """
+    descriptors.raise_limit()
     run(WorkerSettings.from_env())
 
 
@@ -41,6 +44,10 @@ def run(settings: WorkerSettings, *, on_end: Callable[[], None] = lambda: None) 
         trio.run(partial(work_until_told, settings, on_end=on_end))
     except BaseExceptionGroup as group:
         raise _single(group) from group
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (lack := lack_of(error)) is None:
+            raise
+        raise WorkerLacks(lack) from error
     return 0
 
 

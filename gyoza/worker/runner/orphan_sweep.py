@@ -16,7 +16,7 @@ from gyoza.worker.containers.engine import ContainerInfo
 from gyoza.worker.containers.labels import SERVER, WORKER_ID, ContainerIdentity, of_worker
 from gyoza.worker.errors import EngineError, EngineUnavailable
 from gyoza.worker.run_record import run_dir
-from gyoza.worker.runner.run_task import remove_run_dir
+from gyoza.worker.runner.run_task import CLEANUP_S, remove_run_dir
 from gyoza.worker.runner.state_refresh import is_held
 from gyoza.worker.runner.worker import Worker
 
@@ -76,7 +76,8 @@ class OrphanSweep:
         if identity := ContainerIdentity.from_labels(container.labels):
             work_dir = self._worker.settings.work_dir
             left = run_dir(work_dir, identity.run_id, identity.attempt)
-            await remove_run_dir(left, self._worker.tools.removals)
+            with trio.move_on_after(CLEANUP_S):
+                await remove_run_dir(left, self._worker.tools.removals)
 
     async def _sweep_others(self, containers: list[ContainerInfo]) -> None:
         for container in containers:

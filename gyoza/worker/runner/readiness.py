@@ -13,6 +13,7 @@ class Obstacle(StrEnum):
     ENGINE = "engine"
     DISK = "disk"
     FENCE = "fence"
+    SHORTAGE = "shortage"
 
 
 class Readiness:

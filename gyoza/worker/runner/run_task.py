@@ -9,20 +9,18 @@ from pathlib import Path
 
 import trio
 
-from gyoza.client import ApiError, AsyncGyozaClient, ClientError
-from gyoza.models import EventType, OpRun
+from gyoza.models import OpRun
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.containers.stop import end_containers
 from gyoza.worker.errors import (
     EngineError,
     LeaseLost,
     OpDirNotRemoved,
-    PolicyRefused,
     RunInterrupted,
-    WorkDirUnusable,
     WorkerError,
+    WorkerLacks,
 )
-from gyoza.worker.execution_pipeline.op_container import ENGINE_S
+from gyoza.worker.execution_pipeline.op_container import ENGINE_S, note_stopping
 from gyoza.worker.execution_pipeline.run_scope import (
     FLUSH_S,
     RunScope,
@@ -30,17 +28,19 @@ from gyoza.worker.execution_pipeline.run_scope import (
     open_run,
 )
 from gyoza.worker.execution_pipeline.types import ExecutionContext
+from gyoza.worker.lacks import Thread, lack_of, outlast
 from gyoza.worker.op_io.op_dir import remove_op_dir
 from gyoza.worker.reports.events import EventReporter
 from gyoza.worker.run_record import RunRecord, run_dir
 from gyoza.worker.runner.active_runs import REPORT_S, ActiveRun, CancelReason
+from gyoza.worker.runner.giving_back import give_back
 from gyoza.worker.runner.worker import Worker
 
 CLEANUP_S = 60.0
 """Seconds that removing the run directory may take."""
 
-UNUSABLE_S = 10.0
-"""Seconds without the slot of a run that could have no directory."""
+GIVE_BACK_S = 600.0
+"""Seconds that giving a run back may take, in which its lease goes on; then that ends."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ async def run_op(active: ActiveRun, worker: Worker, record: RunRecord | None = N
         record: What an earlier life of the worker has left of it; begun if not given.
     """
     try:
-        async with _recorded(active, worker, record) as (ctx, scope):
-            await _execute(active, worker, ctx, scope)
-            await _ship_rest_of_log(active, scope)
-    except* WorkDirUnusable as errors:
-        logger.error("%s", errors.exceptions[0])
+        await worker.active.wait_for_turn(active)
+        if record := record or await _begin_record(active, worker):
+            async with _recorded(active, worker, record) as (ctx, scope):
+                await _execute(active, worker, ctx, scope)
+                await _ship_rest_of_log(active, scope)
     except* Exception:
         logger.exception("Run %s ended in a way that nobody foresaw.", active.run.id)
     finally:
@@ -77,61 +77,60 @@ def identity_of(run: OpRun, worker: Worker) -> ContainerIdentity:
     return ContainerIdentity(worker.settings.worker_id, run.id, attempt, worker.server)
 
 
+async def _begin_record(active: ActiveRun, worker: Worker) -> RunRecord | None:
+    """Make the run directory; a run that cannot have one is given back."""
+    identity, files = identity_of(active.run, worker), worker.tools.files
+    directory = _run_dir(active, worker)
+    try:
+        return await Thread(RunRecord.create, directory, active.run, limiter=files).run()
+    except (OSError, OpDirNotRemoved, MemoryError, RuntimeError) as error:
+        lacks = WorkerLacks(lack_of(error) or f"a directory for it ({error})")
+    await _interrupt(active, worker, identity, lacks)
+    with trio.move_on_after(CLEANUP_S, shield=True):
+        await remove_run_dir(directory, worker.tools.removals)
+    return None
+
+
 @asynccontextmanager
 async def _recorded(
-    active: ActiveRun, worker: Worker, record: RunRecord | None
+    active: ActiveRun, worker: Worker, record: RunRecord
 ) -> AsyncGenerator[tuple[ExecutionContext, RunScope]]:
     """Open the run with its record, and remove the run directory unless something is owed."""
     identity = identity_of(active.run, worker)
-    directory = run_dir(worker.settings.work_dir, identity.run_id, identity.attempt)
-    files = worker.tools.files
-    record = record or await _begin_record(directory, active, worker)
     ctx = _context_of(active)
-    reporter = EventReporter(worker.client, identity, record, files)
+    reporter = EventReporter(worker.client, identity, record, worker.tools.files, worker.contact)
     active.record, active.reporter = record, reporter
     if active.not_ours:
         reporter.lost.set()
     scope: RunScope | None = None
+    owes_log = False
     try:
         async with open_run(ctx, worker.tools, record, reporter) as scope:
             scope.tasks.start_soon(_trip_when_lost, active, reporter)
             yield ctx, scope
+            owes_log = not scope.shipper.closed.is_set()
     finally:
         record.close()
-        if scope is None or scope.owes_report or scope.container_left:
+        if scope is None or scope.owes_report or scope.container_left or owes_log:
             logger.warning("Run %s: the next start deals with what is left.", active.run.id)
         else:
             with trio.move_on_after(CLEANUP_S, shield=True):
-                await remove_run_dir(directory, worker.tools.removals)
+                await remove_run_dir(_run_dir(active, worker), worker.tools.removals)
 
 
-async def _begin_record(directory: Path, active: ActiveRun, worker: Worker) -> RunRecord:
-    """Make the run directory; a run that cannot have one is given back.
-
-    Raises:
-        WorkDirUnusable: After a while in which the slot is not used again.
-    """
-    create = partial(RunRecord.create, directory, active.run)
-    try:
-        return await trio.to_thread.run_sync(create, limiter=worker.tools.files)
-    except (OSError, OpDirNotRemoved) as error:
-        await give_back(worker.client, identity_of(active.run, worker), "WORK_DIR")
-        with trio.move_on_after(UNUSABLE_S):
-            await active.leaving.wait()
-        raise WorkDirUnusable(
-            f"Run {active.run.id} is given back, {directory} cannot be made: {error}"
-        ) from error
+def _run_dir(active: ActiveRun, worker: Worker) -> Path:
+    attempt = identity_of(active.run, worker).attempt
+    return run_dir(worker.settings.work_dir, active.run.id, attempt)
 
 
 async def remove_run_dir(directory: Path, limiter: trio.CapacityLimiter) -> None:
-    """See `clear_run_dir`; in a thread."""
-    await trio.to_thread.run_sync(clear_run_dir, directory, limiter=limiter)
+    """Remove a run directory as soon as the worker has what it takes for that.
 
-
-def clear_run_dir(directory: Path) -> None:
-    """Remove a run directory; what cannot be removed is said and left."""
+    Whoever calls this bounds it. What cannot be removed is said and left.
+    """
+    thread = Thread(remove_op_dir, directory, limiter=limiter)
     try:
-        remove_op_dir(directory)
+        await outlast(thread.run, f"The removal of {directory}")
     except OpDirNotRemoved as error:
         logger.warning("%s", error)
 
@@ -144,7 +143,7 @@ async def _trip_when_lost(active: ActiveRun, reporter: EventReporter) -> None:
 async def _execute(
     active: ActiveRun, worker: Worker, ctx: ExecutionContext, scope: RunScope
 ) -> None:
-    cause: str | None = None
+    interrupted: RunInterrupted | None = None
     try:
         with active.scope:
             if scope.record.end:  # nothing is left but to tell
@@ -154,24 +153,46 @@ async def _execute(
                 await scope.start_confirmed()  # by a pipeline that had nothing to wait for it
     except LeaseLost as lost:
         logger.info("Run %s is not this worker's any more: %s", active.run.id, lost)
-    except RunInterrupted as interrupted:
-        logger.warning("Run %s is given back: %s", active.run.id, interrupted)
-        cause = interrupted.cause
+    except RunInterrupted as error:
+        interrupted = error
     except WorkerError as error:
         logger.warning("Run %s failed: %s", active.run.id, error)
     except Exception:
         logger.exception("Run %s failed.", active.run.id)
     finally:
-        # Stopped with the worker: by a signal, the fence, or because the nursery is cancelled.
-        if active.reason in (CancelReason.SHUTDOWN, CancelReason.FENCED):
-            cause = active.reason
-        elif trio.current_effective_deadline() == -math.inf:
-            cause = CancelReason.SHUTDOWN
         with trio.move_on_after(grace_of(ctx) + ENGINE_S, shield=True):
             await _leave_nothing_behind(worker, ctx, scope)
-        if cause and not active.finished and not scope.reporter.lost.is_set():
+        wanted = not active.finished and not scope.reporter.lost.is_set()
+        if wanted and (reason := _reason_to_stop(active)):
             with trio.move_on_after(REPORT_S, shield=True):
-                await give_back(worker.client, scope.identity, cause)
+                await give_back(worker.tools, scope.identity, reason)
+        elif wanted and interrupted:
+            await _interrupt(active, worker, scope.identity, interrupted)
+    if scope.begun and not isinstance(interrupted, WorkerLacks):
+        worker.shortage.end()
+
+
+def _reason_to_stop(active: ActiveRun) -> CancelReason | None:
+    """Return why the run was stopped with the worker, if it was.
+
+    By a signal, the fence, or because the nursery around all is cancelled.
+    """
+    if active.reason in (CancelReason.SHUTDOWN, CancelReason.FENCED):
+        return active.reason
+    cancelled = trio.current_effective_deadline() == -math.inf
+    return CancelReason.SHUTDOWN if cancelled else None
+
+
+async def _interrupt(
+    active: ActiveRun, worker: Worker, identity: ContainerIdentity, interrupted: RunInterrupted
+) -> None:
+    """Give a run back that cannot go on here, also to a server that is away for a while."""
+    logger.warning("Run %s is given back: %s", identity.run_id, interrupted)
+    if isinstance(interrupted, WorkerLacks):
+        worker.shortage.meet()
+    with trio.move_on_after(GIVE_BACK_S):
+        async with _until_leaving(active, REPORT_S):
+            await give_back(worker.tools, identity, interrupted.cause)
 
 
 async def _leave_nothing_behind(worker: Worker, ctx: ExecutionContext, scope: RunScope) -> None:
@@ -183,57 +204,33 @@ async def _leave_nothing_behind(worker: Worker, ctx: ExecutionContext, scope: Ru
         return
     scope.container_left = True
     try:
-        await end_containers(worker.tools.engine, scope.identity.key, grace_of(ctx))
+        note = partial(note_stopping, scope)
+        await end_containers(worker.tools.engine, scope.identity.key, grace_of(ctx), note)
         scope.container_left = False
     except EngineError as error:
         logger.error("The container %s stays: %s", scope.identity.name, error)
 
 
 async def _ship_rest_of_log(active: ActiveRun, scope: RunScope) -> None:
-    """Wait until the server has the log, however long it is away, but for the worker to leave."""
+    """Wait until the server has the whole log and knows it, however long it is away."""
+    async with _until_leaving(active, FLUSH_S):
+        await scope.shipper.finish()
+        await scope.shipper.closed.wait()
+
+
+@asynccontextmanager
+async def _until_leaving(active: ActiveRun, patience_s: float) -> AsyncGenerator[None]:
+    """Cancel the block that many seconds after the worker is told to leave."""
 
     async def hurry() -> None:
         await active.leaving.wait()
-        await trio.sleep(FLUSH_S)
+        await trio.sleep(patience_s)
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hurry)
-        await scope.shipper.finish()
+        yield
         nursery.cancel_scope.cancel()
-
-
-async def give_back(client: AsyncGyozaClient, identity: ContainerIdentity, reason: str) -> None:
-    """Release a run to the server; one that does not take it gets the run when its lease ends."""
-    try:
-        await client.release_run(
-            identity.run_id,
-            worker_id=identity.worker_id,
-            attempt=identity.attempt,
-            reason=reason,
-        )
-    except (ApiError, ClientError) as error:
-        logger.info("Run %s was not given back: %s", identity.run_id, error)
-
-
-async def refuse(
-    client: AsyncGyozaClient, identity: ContainerIdentity, refusal: PolicyRefused
-) -> None:
-    """Report a run FAILED that is not begun, since this worker does not allow it."""
-    logger.warning("Run %s is refused: %s", identity.run_id, refusal)
-    payload = {"reason": refusal.reason, "error_message": str(refusal), "exit_code": None}
-    try:
-        await client.add_event(
-            identity.run_id,
-            EventType.FAILED,
-            str(refusal),
-            payload,
-            worker_id=identity.worker_id,
-            attempt=identity.attempt,
-            seq=0,
-        )
-    except (ApiError, ClientError) as error:
-        logger.info("Run %s: its refusal was not taken: %s", identity.run_id, error)
 
 
 def _context_of(active: ActiveRun) -> ExecutionContext:

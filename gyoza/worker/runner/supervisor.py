@@ -1,6 +1,6 @@
 """Nests the worker's nurseries by lifetime; the inner ones end first.
 
-services   heartbeats, watches of engine and disks, fence, state refresh, sweep, drain deadline
+services   heartbeats, watches of engine, disks and shortages, fence, state refresh, sweep, drain
   runs       one task for every op run
     claiming   the claim loop
 """
@@ -21,6 +21,7 @@ from gyoza.worker.containers.pulls import SharedPulls
 from gyoza.worker.errors import SettingsError
 from gyoza.worker.execution_pipeline import Pipeline, execution_pipeline
 from gyoza.worker.execution_pipeline.run_scope import Toolbox
+from gyoza.worker.lacks import in_thread
 from gyoza.worker.runner.active_runs import ActiveRuns
 from gyoza.worker.runner.claim_loop import claim_loop
 from gyoza.worker.runner.disk_watch import DiskWatch
@@ -30,16 +31,19 @@ from gyoza.worker.runner.fence import fence
 from gyoza.worker.runner.heartbeats import beat, beat_at_changes, heartbeat_loop
 from gyoza.worker.runner.orphan_sweep import sweep_orphans
 from gyoza.worker.runner.readiness import Obstacle, Readiness
+from gyoza.worker.runner.shortage import Shortage
+from gyoza.worker.runner.slots import slots_that_fit
 from gyoza.worker.runner.state_refresh import refresh_states
 from gyoza.worker.runner.take_up import recall_runs, take_up
 from gyoza.worker.runner.work_dir import hold_work_dir
 from gyoza.worker.runner.worker import Worker
+from gyoza.worker.server_client import WorkerClient
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import WorkerContext, detect_resources
 
 FILE_THREADS = 8
 HEARTBEAT_S = 10.0
-"""Seconds for each step of a heartbeat: several that hang still leave time within a lease."""
+"""Seconds for each step of a heartbeat, at most."""
 GOODBYE_S = 5.0
 """Seconds the last heartbeat may take."""
 
@@ -81,12 +85,12 @@ async def open_worker(
 ) -> AsyncGenerator[Worker]:
     """Open all that a worker needs, for as long as the block lasts."""
     # In a thread: looking at the GPUs can take its time.
-    context = await trio.to_thread.run_sync(_with_resources, context)
+    context = await in_thread(_with_resources, context)
     context.worker_id, context.tags = settings.worker_id, settings.tags
-    slots = settings.max_concurrency
+    slots = slots_that_fit(settings.max_concurrency)
     async with AsyncExitStack() as stack:
         settings = replace(settings, work_dir=stack.enter_context(hold_work_dir(settings)))
-        client = await stack.enter_async_context(AsyncGyozaClient(settings.access))
+        client = await stack.enter_async_context(WorkerClient(settings.access))
         _check_access(client, settings)
         engine = engine or await stack.enter_async_context(open_docker_engine(concurrency=slots))
         info = await engine.info()
@@ -109,12 +113,13 @@ async def open_worker(
             pipeline=pipeline,
             context=context,
             heartbeats=await stack.enter_async_context(
-                AsyncGyozaClient(settings.access, timeout=HEARTBEAT_S)
+                WorkerClient(settings.access, timeout=HEARTBEAT_S)
             ),
             active=ActiveRuns(context, slots),
             readiness=readiness,
             engine_watch=engine_watch,
             disk_watch=DiskWatch(disks, settings.min_free_mb, readiness),
+            shortage=Shortage(readiness),
         )
 
 
@@ -145,6 +150,7 @@ async def supervise(
         services.start_soon(worker.engine_watch.hear_exits)
         await services.start(worker.disk_watch.serve)
         services.start_soon(fence, worker)
+        services.start_soon(worker.shortage.serve)
         services.start_soon(beat_at_changes, worker)
         await services.start(heartbeat_loop, worker)
         await worker.readiness.wait({Obstacle.FENCE})

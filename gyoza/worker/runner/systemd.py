@@ -83,7 +83,7 @@ def _is_well(worker: Worker) -> bool:
 
 
 def _server_is_near(worker: Worker) -> bool:
-    return worker.contact.silence_s < RECENT_BEATS * worker.settings.heartbeat_s
+    return worker.contact.silence_s < RECENT_BEATS * worker.heartbeat_s
 
 
 def _status(worker: Worker) -> str:

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
 from gyoza.client import ApiError, ClientError
 from gyoza.worker.backoff import Backoff
+from gyoza.worker.errors import OpDirNotRemoved, WorkerLacks
+from gyoza.worker.lacks import in_thread, lack_of
+from gyoza.worker.op_io.op_dir import remove_op_dir
 from gyoza.worker.run_record import RunRecord
 from gyoza.worker.runner.active_runs import ActiveRun, CancelReason
-from gyoza.worker.runner.run_task import clear_run_dir, identity_of, run_op
+from gyoza.worker.runner.run_task import identity_of, run_op
 from gyoza.worker.runner.state_refresh import is_held
 from gyoza.worker.runner.worker import Worker
 
@@ -36,9 +37,12 @@ async def recall_runs(worker: Worker) -> list[Recalled]:
     """Read the run directories and take slots for what they tell of.
 
     Called before the first heartbeat, under the lock of the worker's directory.
+
+    Raises:
+        WorkerLacks: If the worker lacks what it takes to read them.
     """
     work_dir = worker.settings.work_dir
-    records = await trio.to_thread.run_sync(_load, work_dir, limiter=worker.tools.files)
+    records = await in_thread(_load, work_dir, limiter=worker.tools.files)
     recalled: list[Recalled] = []
     for record in records:
         recalled.append(Recalled(worker.active.add(record.run), record))
@@ -52,7 +56,7 @@ def _load(work_dir: Path) -> list[RunRecord]:
     for record in sorted(_records(work_dir), key=lambda record: record.run.current_attempt):
         if earlier := latest.get(record.run.id):  # the sweep removes a container
             earlier.close()
-            clear_run_dir(earlier.directory)
+            _clear(earlier.directory)
         latest[record.run.id] = record
     return list(latest.values())
 
@@ -64,8 +68,17 @@ def _records(work_dir: Path) -> Iterator[RunRecord]:
         try:
             yield RunRecord.load(directory)
         except (ValueError, TypeError, KeyError, OSError) as error:
+            if lack := lack_of(error):  # it may tell of one all the same
+                raise WorkerLacks(lack) from error
             logger.warning("%s tells of no run (%s) and is removed.", directory, error)
-            clear_run_dir(directory)
+            _clear(directory)
+
+
+def _clear(directory: Path) -> None:
+    try:
+        remove_op_dir(directory)
+    except OpDirNotRemoved as error:
+        logger.warning("%s", error)
 
 
 async def take_up(recalled: Recalled, worker: Worker) -> None:

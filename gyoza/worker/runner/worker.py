@@ -1,5 +1,6 @@
 """What one worker consists of; the loops get it as their argument."""
 
+import math
 from dataclasses import dataclass, field
 
 import trio
@@ -12,9 +13,13 @@ from gyoza.worker.runner.active_runs import ActiveRuns
 from gyoza.worker.runner.disk_watch import DiskWatch
 from gyoza.worker.runner.engine_watch import EngineWatch
 from gyoza.worker.runner.readiness import Readiness
-from gyoza.worker.runner.server_contact import ServerContact
+from gyoza.worker.runner.shortage import Shortage
+from gyoza.worker.server_contact import ServerContact
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import WorkerContext
+
+BEATS_A_LEASE = 4
+"""Heartbeats within a lease, whatever is set."""
 
 
 @dataclass
@@ -30,7 +35,7 @@ class Worker:
         readiness: Whether anything stands in the way of claims.
         engine_watch: Whether the engine answers.
         disk_watch: Whether there is room on the disks.
-        contact: When the server was last reached.
+        shortage: Whether runs were given back for what the worker lacks.
         ready: Set once it is registered and about to claim.
         claimed: Set when the next run has been claimed.
         draining: Set when it claims no more.
@@ -46,7 +51,7 @@ class Worker:
     readiness: Readiness
     engine_watch: EngineWatch
     disk_watch: DiskWatch
-    contact: ServerContact = field(default_factory=ServerContact)
+    shortage: Shortage
     ready: trio.Event = field(default_factory=trio.Event)
     claimed: trio.Event = field(default_factory=trio.Event)
     draining: trio.Event = field(default_factory=trio.Event)
@@ -57,6 +62,17 @@ class Worker:
     def settings(self) -> WorkerSettings:
         """The worker's settings."""
         return self.tools.settings
+
+    @property
+    def contact(self) -> ServerContact:
+        """What is known of the server."""
+        return self.tools.contact
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Seconds from one heartbeat to the next: as set, but several go within a lease."""
+        named = self.contact.lease_s / BEATS_A_LEASE if self.contact.names_lease else math.inf
+        return min(self.settings.heartbeat_s, named)
 
     @property
     def client(self) -> AsyncGyozaClient:

@@ -12,6 +12,7 @@ from gyoza.worker.execution_pipeline.run_scope import RunScope, scope_of
 from gyoza.worker.execution_pipeline.steps.prepare_inputs import MOUNT
 from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.execution_pipeline.types.step import always_run
+from gyoza.worker.lacks import Thread, outlast
 from gyoza.worker.op_io.op_dir import folders_in, remove_op_dir
 
 CLEANUP_S = 60.0
@@ -55,7 +56,8 @@ async def cleanup_op_dir(ctx: ExecutionContext) -> ExecutionContext:
 
 
 async def _remove(folder: Path, scope: RunScope) -> None:
-    await trio.to_thread.run_sync(remove_op_dir, folder, limiter=scope.tools.removals)
+    thread = Thread(remove_op_dir, folder, limiter=scope.tools.removals)
+    await outlast(thread.run, f"The removal of {folder}")
 
 
 async def _let_engine_clear(scope: RunScope, image: str, folder: Path) -> None:
