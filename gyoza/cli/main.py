@@ -1,6 +1,7 @@
 """Assembles the command line and turns known errors into a sentence and an exit code."""
 
 import io
+import os
 import sys
 from typing import Annotated, Any, cast
 
@@ -14,8 +15,9 @@ from gyoza.cli.terminal import plain
 EXIT_CODES = """\
 Exit codes: **0** done; **1** the run failed or was cancelled, or a check of `doctor` failed; **2**
 wrong usage or input, or the key of a worker is refused; **3** the server does not answer, refuses
-the key or fails; **4** this machine lacks something: Docker, a free port, a package; **130**
-interrupted."""
+the key or fails, or the end of a log is missing; **4** this machine lacks something: Docker, a free
+port, a package; **130** interrupted. Commands that follow a run wait up to 5 minutes for a server
+that goes away meanwhile; then they exit with 3, and the run goes on."""
 
 app = typer.Typer(
     name="gyoza",
@@ -62,6 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: Without the program's name; None takes those of the process.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever has started this process
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a narrow encoding costs a character, no more

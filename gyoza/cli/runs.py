@@ -7,9 +7,19 @@ import typer
 
 from gyoza.cli import completion
 from gyoza.cli.flags import takes
-from gyoza.cli.output import ago, console, print_fields, print_json, print_table, read_as, say
+from gyoza.cli.output import (
+    ago,
+    console,
+    note,
+    print_fields,
+    print_json,
+    print_table,
+    read_as,
+    say,
+)
 from gyoza.cli.session import Json, RunId, Server
 from gyoza.cli.terminal import LogText
+from gyoza.cli.text_output import TextOutput
 from gyoza.models import EventEntry, OpRun, OpRunState
 
 app = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
@@ -125,19 +135,30 @@ def logs(
     ] = False,
     attempt: Attempt = None,
 ) -> None:
-    """Print the log text of a run; on a terminal only its colours may act, in a pipe it is raw."""
-    shown = LogText() if sys.stdout.isatty() else None
+    """Print the log text of a run; on a terminal only its colours may act, in a pipe it is raw.
+
+    Exits with 3 if the end of the log of a run that is over is missing. A server that goes away
+    meanwhile is waited for, up to 5 minutes.
+    """
+    from gyoza.cli.outages import PATIENCE_S, Outages
+
+    output = TextOutput(sys.stdout)
+    shown = LogText() if output.isatty else None
     with server.connect() as client:
-        pieces = (
-            client.follow_logs(run_id, attempt=attempt)
-            if follow
-            else [client.get_logs(run_id, attempt=attempt)]
+        client.get_run(run_id)  # a server or a run that is not there is told at once
+        pieces = client.stream_logs(
+            run_id,
+            attempt=attempt,
+            follow=follow,
+            patience_s=PATIENCE_S,
+            tell=Outages(note).teller(),
         )
-        for text in pieces:
-            sys.stdout.write(shown.feed(text) if shown else text)
-            sys.stdout.flush()
-    if shown:
-        sys.stdout.write(shown.end())
+        try:
+            for piece in pieces:
+                output.write(shown.feed(piece.text) if shown else piece.text)
+        finally:
+            if shown:
+                output.write(shown.end())
 
 
 @app.command()

@@ -15,9 +15,11 @@ from gyoza.client.errors import (
     InsecureServer,
     InvalidProxy,
     InvalidServerUrl,
+    LogIncomplete,
     ServerUnreachable,
     UnexpectedAnswer,
 )
+from gyoza.client.log_reading import LogPiece
 from gyoza.client.trio_client import AsyncGyozaClient
 
 gyoza_client = GyozaClient(None)
@@ -34,6 +36,8 @@ __all__ = [
     "InsecureServer",
     "InvalidProxy",
     "InvalidServerUrl",
+    "LogIncomplete",
+    "LogPiece",
     "ServerUnreachable",
     "UnexpectedAnswer",
     "gyoza_client",

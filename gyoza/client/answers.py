@@ -87,13 +87,24 @@ def read_answer(call: Call[T], response: httpx.Response) -> T:
     try:
         return call.parse(response)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UnexpectedAnswer(
-            f"{response.request.url} did not answer as a gyoza server does; check GYOZA_SERVER_URL."
-        ) from error
+        raise unexpected(response) from error
+
+
+def unexpected(response: httpx.Response) -> UnexpectedAnswer:
+    """Return the error for a success that is no gyoza server's."""
+    return UnexpectedAnswer(
+        f"{response.request.url} did not answer as a gyoza server does{_speaker(response)}; "
+        "check GYOZA_SERVER_URL, and whether a proxy on the way shows a page of its own."
+    )
 
 
 def judge(response: httpx.Response) -> None:
-    """Raise `ApiError` with the server's sentence unless the answer is a success."""
+    """Raise an error unless the answer is a success.
+
+    Raises:
+        ApiError: With the server's sentence.
+        ForeignAnswer: If it holds none: then it is not the server's.
+    """
     if response.is_success:
         return
     detail: Any = None
@@ -104,9 +115,30 @@ def judge(response: httpx.Response) -> None:
     status = _plain(f"{response.status_code} {response.reason_phrase}".rstrip())
     raise ForeignAnswer(
         response,
-        f"{response.request.url} answered {status}, not in the words of a gyoza server; "
-        "check GYOZA_SERVER_URL.",
+        f"{response.request.url} answered {status}, not in the words of a gyoza server"
+        f"{_speaker(response)}; check GYOZA_SERVER_URL{_what_to_check(response)}.",
     )
+
+
+def _speaker(response: httpx.Response) -> str:
+    """Say who has answered, as far as the headers tell."""
+    server, via = (_plain(response.headers.get(name, ""))[:100] for name in ("Server", "Via"))
+    told = [f"it calls itself {server}"] * bool(server) + [f"it came via {via}"] * bool(via)
+    return f" ({' and '.join(told)})" if told else ""
+
+
+def _what_to_check(response: httpx.Response) -> str:
+    status = response.status_code
+    if response.has_redirect_location:
+        place = _plain(response.headers["Location"].partition("?")[0].rpartition("@")[2])[:200]
+        return f", and whether a proxy on the way wants a login of its own: it points to {place}"
+    if status in (401, 403, 407):
+        return ", and whether a proxy on the way wants a login of its own"
+    if status == 413:
+        return ", and how large a body a proxy on the way takes: a server of gyoza takes 16 MiB"
+    if status >= 500 or status in (408, 429):
+        return ", and whether a proxy on the way reaches the server"
+    return ", its path too, and where a proxy on the way leads to"
 
 
 def _plain(sentence: str) -> str:

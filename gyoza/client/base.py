@@ -1,14 +1,18 @@
 """What both clients have in common: the server they were given, and how they are let in."""
 
+import inspect
 import ssl
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import Any, cast, get_args
 
 import httpx
 
 from gyoza.client.access import Access
+from gyoza.client.call import Call
 from gyoza.client.connection import Connection
-from gyoza.client.errors import CredentialsError
+from gyoza.client.errors import ApiError, CredentialsError, Failure, ForeignAnswer
 
 
 class BaseClient:
@@ -46,17 +50,18 @@ class BaseClient:
         """Where the server is."""
         return Connection.resolve(self._access, self._timeout, self._verify)
 
-    def _is_renewed(self, used: Connection, outcome: httpx.Response | httpx.TransportError) -> bool:
+    def _is_renewed(self, used: Connection, failure: Failure) -> bool:
         """Look for credentials that were changed meanwhile; return whether there is another key.
 
         Args:
             used: What the request was made with.
-            outcome: What became of it.
+            failure: What became of it.
         """
-        if not isinstance(outcome, httpx.Response):
+        if isinstance(failure, httpx.TransportError):
             used.reload_certificates()
-            return False
-        if outcome.status_code != 401:
+        if not isinstance(failure, ApiError) or isinstance(failure, ForeignAnswer):
+            return False  # nobody has looked at the key
+        if failure.status != 401:
             return False
         try:
             key = self._access.find_key()
@@ -65,3 +70,13 @@ class BaseClient:
         if key != self.connection.api_key:
             self.connection = replace(self.connection, api_key=key)
         return key != used.api_key
+
+
+def sign(method: Callable[..., Any], describe: Callable[..., Call[Any]]) -> None:
+    """Give a client's method the signature of the function that describes its call."""
+    described = inspect.signature(describe)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    (answer,) = get_args(described.return_annotation)
+    cast("Any", method).__signature__ = described.replace(
+        parameters=[own, *described.parameters.values()], return_annotation=answer
+    )

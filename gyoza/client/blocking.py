@@ -1,17 +1,19 @@
 """The blocking client."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
 from gyoza.client import endpoints
-from gyoza.client.answers import Body, check_encoding, judge, read_answer
-from gyoza.client.base import BaseClient
-from gyoza.client.call import Call
+from gyoza.client.answers import Body, judge, read_answer
+from gyoza.client.base import BaseClient, sign
+from gyoza.client.call import SMALL, Call
 from gyoza.client.connection import proxies_from_env
+from gyoza.client.errors import ApiError, ClientError, UnexpectedAnswer
+from gyoza.client.log_reading import PATIENCE_S, LogPiece, LogReading, Tell, WholeLog
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,6 +24,7 @@ def _method(describe: Callable[P, Call[T]]) -> Callable[Concatenate["GyozaClient
     def method(self: "GyozaClient", *args: P.args, **kwargs: P.kwargs) -> T:
         return self.send(describe(*args, **kwargs))
 
+    sign(method, describe)
     return method
 
 
@@ -67,35 +70,123 @@ class GyozaClient(BaseClient):
             tried += 1
             used = self.connection
             try:
-                outcome = self._exchange(call)
-            except httpx.TransportError as error:
-                outcome = error
-            if self._is_renewed(used, outcome):
+                return read_answer(call, self._exchange(call))
+            except (httpx.TransportError, ApiError, UnexpectedAnswer) as error:
+                failure = error
+            if self._is_renewed(used, failure):
                 continue
-            wait = call.retry.delay_s(tried, outcome)
-            if wait is not None:
-                time.sleep(wait)
-            elif isinstance(outcome, httpx.TransportError):
-                raise self.connection.unreachable(outcome) from outcome
-            else:
-                return read_answer(call, outcome)
+            wait = call.retry.delay_s(tried, failure)
+            if wait is None:
+                raise self.connection.told(failure)
+            time.sleep(wait)
 
     def _exchange(self, call: Call[Any]) -> httpx.Response:
         limit_s = self.connection.limit_s(call)
         with self._http.stream(**self.connection.request(call)) as response:
             return _read(response, call.max_bytes, limit_s)
 
-    def follow_logs(self, run_id: str, *, attempt: int | None = None) -> Iterator[str]:
-        """Yield the log text as it arrives, until the attempt is over."""
-        call = endpoints.get_logs(run_id, attempt=attempt, follow=True)
+    def follow_logs(
+        self, run_id: str, *, attempt: int | None = None, patience_s: float = PATIENCE_S
+    ) -> Generator[str, None, None]:
+        """Yield the log text as it arrives, until the attempt is over and its log whole.
+
+        It goes on through restarts of the server and whatever proxies do: nothing comes twice, and
+        nothing is left out.
+
+        Args:
+            run_id: The run.
+            attempt: Whose log; the current one unless given.
+            patience_s: Seconds without an answer of the server after which it is given up.
+
+        Raises:
+            ApiError: If the server refuses.
+            ServerUnreachable: If it is given up; the run itself goes on.
+            LogIncomplete: If the end of the log has never come to the server.
+        """
+        for piece in self.stream_logs(run_id, attempt=attempt, follow=True, patience_s=patience_s):
+            yield piece.text
+
+    def stream_logs(
+        self,
+        run_id: str,
+        *,
+        attempt: int | None = None,
+        offset: int = 0,
+        follow: bool = False,
+        patience_s: float = PATIENCE_S,
+        tell: Tell | None = None,
+    ) -> Generator[LogPiece, None, None]:
+        """Yield the log in pieces that say where they are; to the end, or what there is.
+
+        Args:
+            run_id: The run.
+            attempt: Whose log; the current one unless given.
+            offset: Bytes of the log to leave out.
+            follow: Go on while the attempt is under way.
+            patience_s: Seconds without an answer of the server after which it is given up.
+            tell: Hears what is the matter when the server is waited for, and None when it is back.
+
+        Raises:
+            ApiError: If the server refuses.
+            ServerUnreachable: If it is given up; the run itself goes on.
+            LogIncomplete: If the attempt is over and the end of its log has never come.
+        """
+        reading = LogReading(
+            run_id, attempt, offset, follow=follow, patience_s=patience_s, tell=tell
+        )
+        yield from self._stream(reading)
+        reading.check_whole()
+
+    def get_logs(self, run_id: str, *, attempt: int | None = None, follow: bool = False) -> str:
+        """Return the log text: the whole log if the attempt is over, else what there is.
+
+        Args:
+            run_id: The run.
+            attempt: Whose log; the current one unless given.
+            follow: Wait until the attempt is over.
+
+        Raises:
+            ApiError: If the server refuses.
+            ServerUnreachable: If it does not answer.
+            LogIncomplete: If the attempt is over and the end of its log has never come; has the
+                text.
+        """
+        reading = LogReading(run_id, attempt, follow=follow, whole=True)
+        log = WholeLog()
+        for piece in self._stream(reading):
+            log.add(piece)
+        reading.check_whole(log.text)
+        return log.text
+
+    def _stream(self, reading: LogReading) -> Generator[LogPiece, None, None]:
+        while not reading.ended:
+            used = self.connection
+            try:
+                with self._http.stream(**reading.request(used)) as response:
+                    if not response.is_success:
+                        judge(_read(response, SMALL, used.timeout_s))
+                    reading.begin(response)
+                    for part in response.iter_raw():
+                        yield from reading.feed(part)
+                        if reading.ended:
+                            return
+                    yield from reading.finish()
+                continue
+            except (httpx.TransportError, ApiError, UnexpectedAnswer) as error:
+                failure = error
+            if self._is_renewed(used, failure):
+                continue
+            if isinstance(failure, httpx.ReadTimeout) and self._is_there():
+                reading.heard()
+            time.sleep(reading.wait_s(failure, used))
+
+    def _is_there(self) -> bool:
+        """Whether the server is well, though it said nothing for long: a proxy may hold it back."""
         try:
-            with self._http.stream(**self.connection.request(call)) as response:
-                if not response.is_success:
-                    judge(_read(response, call.max_bytes, self._timeout))
-                check_encoding(response)
-                yield from response.iter_text()
-        except httpx.TransportError as error:
-            raise self.connection.unreachable(error) from error
+            self.health()
+        except (ApiError, ClientError):
+            return False
+        return True
 
     health = _method(endpoints.health)
     upsert_definition = _method(endpoints.upsert_definition)
@@ -111,7 +202,6 @@ class GyozaClient(BaseClient):
     retry_run = _method(endpoints.retry_run)
     add_event = _method(endpoints.add_event)
     add_events = _method(endpoints.add_events)
-    get_logs = _method(endpoints.get_logs)
     append_logs = _method(endpoints.append_logs)
     put_logs = _method(endpoints.put_logs)
     get_events = _method(endpoints.get_events)

@@ -24,8 +24,7 @@ class Call(Generic[T]):
 
     Attributes:
         text: The body, where that is plain text and no JSON.
-        wait_s: Seconds for which the server may hold the answer back; added to the time-out,
-            which infinity lifts.
+        wait_s: Seconds for which the server may hold the answer back; added to the time-out.
         max_bytes: How large the answer may be.
     """
 

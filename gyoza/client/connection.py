@@ -1,7 +1,6 @@
 """What both clients share: where the server is, and how a request is made."""
 
 import base64
-import math
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from gyoza.client.access import DEFAULT_URL, LOOPBACK, Access
 from gyoza.client.call import SMALL, Call
 from gyoza.client.errors import (
     CredentialsError,
+    Failure,
     InsecureServer,
     InvalidProxy,
     InvalidServerUrl,
@@ -123,10 +123,7 @@ class Connection:
             # Compressed, a small answer could become a very large one.
             "headers": {"Accept-Encoding": "identity", **call.headers},
             "auth": Credentials(self.api_key, self.userinfo),
-            "timeout": httpx.Timeout(
-                self.timeout_s,
-                read=None if math.isinf(call.wait_s) else self.timeout_s + call.wait_s,
-            ),
+            "timeout": httpx.Timeout(self.timeout_s, read=self.timeout_s + call.wait_s),
         }
 
     def limit_s(self, call: Call[Any]) -> float:
@@ -139,6 +136,14 @@ class Connection:
             with suppress(CredentialsError):  # half of them is new: the next time, then
                 self.tls_files.context()
                 self.tls_files.load_into(self.tls)
+
+    def told(self, failure: Failure) -> Exception:
+        """Return the error that tells what became of a request."""
+        if not isinstance(failure, httpx.TransportError):
+            return failure
+        error = self.unreachable(failure)
+        error.__cause__ = failure
+        return error
 
     def unreachable(self, error: httpx.HTTPError) -> ServerUnreachable:
         """Return the sentence for a server that does not answer."""

@@ -1,19 +1,19 @@
-"""Every endpoint of the server, described once for both clients.
+"""Every endpoint of the server but that of log streams, described once for both clients.
 
 Each function turns its arguments into a `Call`; a client sends it. Results are the server's JSON,
 as `gyoza.models` types read it with `from_dict`.
 """
 
-import math
 import uuid
 from typing import Any
 from urllib.parse import quote
 
 from gyoza.client.call import MANY_RUNS, ONE_RUN, REQUEST, SMALL, Call
-from gyoza.client.parse import Json, a_list, a_text, an_object, claimed_runs, news, taken
+from gyoza.client.parse import Json, a_list, an_object, claimed_runs, news, taken
 from gyoza.client.retry import CONNECT, NEVER, REPORT
 
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
+MINIMAL = {"Prefer": "return=minimal"}
 
 
 def _given(**values: Any) -> Json:
@@ -172,12 +172,14 @@ def add_event(
     attempt: int | None = None,
     seq: int | None = None,
     summary: Json | None = None,
+    minimal: bool = False,
 ) -> Call[Json]:
     """Append an event to the current attempt and return the run.
 
     STARTED, COMPLETED, FAILED and CANCELLED move the run's state. With `seq`, which counts up
     within the attempt, repeats are harmless and the call is retried. `summary` goes with the events
-    that end an attempt: the known fields of an `ExecutionSummary`.
+    that end an attempt: the known fields of an `ExecutionSummary`. With `minimal` the answer need
+    hold no more of the run than its id, state and attempt.
     """
     body = _given(
         type=event_type,
@@ -189,7 +191,9 @@ def add_event(
         summary=summary,
     )
     retry = CONNECT if seq is None else REPORT
-    return Call("POST", _path("runs", run_id, "events"), taken, body=body, retry=retry)
+    headers = MINIMAL if minimal else {}
+    path = _path("runs", run_id, "events")
+    return Call("POST", path, taken, body=body, headers=headers, retry=retry)
 
 
 def add_events(run_id: str, events: list[Json], *, worker_id: str, attempt: int) -> Call[Json]:
@@ -201,27 +205,37 @@ def add_events(run_id: str, events: list[Json], *, worker_id: str, attempt: int)
     return Call("POST", _path("runs", run_id, "events", "batch"), taken, body=body, retry=REPORT)
 
 
-def get_logs(run_id: str, *, attempt: int | None = None, follow: bool = False) -> Call[str]:
-    """Return the log text of the current or the named attempt."""
-    params = _given(attempt=attempt, follow="true" if follow else None)
-    path = _path("runs", run_id, "logs")
-    wait_s = math.inf if follow else 0.0
-    return Call("GET", path, a_text, params=params, wait_s=wait_s, max_bytes=MANY_RUNS)
-
-
 def append_logs(
-    run_id: str, offset: int, data: str, *, worker_id: str | None = None, attempt: int | None = None
+    run_id: str,
+    offset: int,
+    data: str,
+    *,
+    worker_id: str | None = None,
+    attempt: int | None = None,
+    final: bool = False,
 ) -> Call[Json]:
-    """Append log text at `offset`, counted in UTF-8 bytes; repeats are harmless."""
-    body = _given(offset=offset, data=data, worker_id=worker_id, attempt=attempt)
+    """Append log text at `offset`, counted in UTF-8 bytes; repeats are harmless.
+
+    With `final` the attempt's log is whole after this text, which may be empty.
+    """
+    final_or_none = final or None  # a small server need not know the word
+    body = _given(
+        offset=offset, data=data, worker_id=worker_id, attempt=attempt, final=final_or_none
+    )
     return Call("POST", _path("runs", run_id, "logs"), taken, body=body, retry=REPORT)
 
 
 def put_logs(
-    run_id: str, offset: int, text: str, *, worker_id: str | None = None, attempt: int | None = None
+    run_id: str,
+    offset: int,
+    text: str,
+    *,
+    worker_id: str | None = None,
+    attempt: int | None = None,
+    final: bool = False,
 ) -> Call[Json]:
     """Do the same as `append_logs`, in fewer steps for much text."""
-    params = _given(offset=offset, worker_id=worker_id, attempt=attempt)
+    params = _given(offset=offset, worker_id=worker_id, attempt=attempt, final=final or None)
     path = _path("runs", run_id, "logs")
     return Call("PUT", path, taken, text=text, params=params, headers=PLAIN, retry=REPORT)
 
@@ -284,10 +298,17 @@ def get_changes(worker_id: str, *, after: str | None = None, wait_s: float = 0.0
     return Call("GET", path, news, params=params, retry=NEVER, wait_s=wait_s, max_bytes=SMALL)
 
 
-def release_run(run_id: str, *, worker_id: str, attempt: int, reason: str) -> Call[Json]:
-    """Give a run back, to be claimed by another worker; again is harmless."""
+def release_run(
+    run_id: str, *, worker_id: str, attempt: int, reason: str, minimal: bool = False
+) -> Call[Json]:
+    """Give a run back, to be claimed by another worker; again is harmless.
+
+    With `minimal` the answer need hold no more of the run than its id, state and attempt.
+    """
     body = {"worker_id": worker_id, "attempt": attempt, "reason": reason}
-    return Call("POST", _path("runs", run_id, "release"), taken, body=body, retry=REPORT)
+    headers = MINIMAL if minimal else {}
+    path = _path("runs", run_id, "release")
+    return Call("POST", path, taken, body=body, headers=headers, retry=REPORT)
 
 
 def list_workers() -> Call[list[Json]]:

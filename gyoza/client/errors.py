@@ -11,6 +11,7 @@ Errors:
       ServerUnreachable    no answer after all retries
         InsecureServer     TLS does not come about: one of both does not trust the other
       UnexpectedAnswer     a success that no gyoza server would send
+      LogIncomplete        the end of a log has never come to the server
 """
 
 import httpx
@@ -70,3 +71,19 @@ class InsecureServer(ServerUnreachable):
 
 class UnexpectedAnswer(ClientError):
     """The server answered with success, but not as a gyoza server does."""
+
+
+class LogIncomplete(ClientError):
+    """The attempt is over, and the end of its log has never come to the server.
+
+    Attributes:
+        text: What there is of it, from `get_logs`; empty where the text was given before.
+    """
+
+    def __init__(self, sentence: str, text: str = "") -> None:
+        super().__init__(sentence)
+        self.text = text
+
+
+Failure = httpx.TransportError | ApiError | UnexpectedAnswer
+"""What may become of a request in place of an answer."""

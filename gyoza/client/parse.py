@@ -28,8 +28,12 @@ def a_list(response: httpx.Response) -> list[Json]:
 
 
 def taken(response: httpx.Response) -> Json:
-    """Return a JSON object; a small server may take a report without a word."""
-    return an_object(response) if response.content else {}
+    """Return a JSON object; a small server may take a report without a word.
+
+    A page, be it an empty one, is something else's.
+    """
+    is_page = "html" in response.headers.get("Content-Type", "")
+    return an_object(response) if response.content or is_page else {}
 
 
 def news(response: httpx.Response) -> Json:
@@ -55,8 +59,3 @@ def claimed_runs(response: httpx.Response) -> list[Json]:
     if not isinstance(runs, list):
         raise ValueError("runs is not a list")
     return cast("list[Json]", runs)
-
-
-def a_text(response: httpx.Response) -> str:
-    """Return the text."""
-    return response.text

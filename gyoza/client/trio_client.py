@@ -1,6 +1,7 @@
 """The client for Trio."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -8,10 +9,12 @@ import httpx
 import trio
 
 from gyoza.client import endpoints
-from gyoza.client.answers import Body, check_encoding, judge, read_answer
-from gyoza.client.base import BaseClient
-from gyoza.client.call import Call
+from gyoza.client.answers import Body, judge, read_answer
+from gyoza.client.base import BaseClient, sign
+from gyoza.client.call import SMALL, Call
 from gyoza.client.connection import proxies_from_env
+from gyoza.client.errors import ApiError, ClientError, UnexpectedAnswer
+from gyoza.client.log_reading import PATIENCE_S, LogPiece, LogReading, Tell, WholeLog
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +27,7 @@ def _method(
     async def method(self: "AsyncGyozaClient", *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.send(describe(*args, **kwargs))
 
+    sign(method, describe)
     return method
 
 
@@ -35,6 +39,19 @@ async def _read(response: httpx.Response, max_bytes: int) -> httpx.Response:
             if not body.add(part):
                 reading.cancel()
     return body.whole()
+
+
+@asynccontextmanager
+async def _parts_of(response: httpx.Response) -> AsyncGenerator[AsyncIterator[bytes]]:
+    """Read the body in parts; one that is left before its end leaves no generator unfinished."""
+    parts = response.aiter_raw()
+    try:
+        yield parts
+    finally:
+        with trio.CancelScope() as leaving:
+            leaving.cancel()
+            async for _ in parts:
+                pass
 
 
 class AsyncGyozaClient(BaseClient):
@@ -76,18 +93,15 @@ class AsyncGyozaClient(BaseClient):
             tried += 1
             used = self.connection
             try:
-                outcome = await self._exchange(call)
-            except httpx.TransportError as error:
-                outcome = error
-            if self._is_renewed(used, outcome):
+                return read_answer(call, await self._exchange(call))
+            except (httpx.TransportError, ApiError, UnexpectedAnswer) as error:
+                failure = error
+            if self._is_renewed(used, failure):
                 continue
-            wait = call.retry.delay_s(tried, outcome)
-            if wait is not None:
-                await trio.sleep(wait)
-            elif isinstance(outcome, httpx.TransportError):
-                raise self.connection.unreachable(outcome) from outcome
-            else:
-                return read_answer(call, outcome)
+            wait = call.retry.delay_s(tried, failure)
+            if wait is None:
+                raise self.connection.told(failure)
+            await trio.sleep(wait)
 
     async def _exchange(self, call: Call[Any]) -> httpx.Response:
         limit_s = self.connection.limit_s(call)
@@ -97,18 +111,78 @@ class AsyncGyozaClient(BaseClient):
                 return await _read(response, call.max_bytes)
         raise httpx.ReadTimeout(f"no whole answer within {limit_s:g} s")
 
-    async def follow_logs(self, run_id: str, *, attempt: int | None = None) -> AsyncGenerator[str]:
-        """Yield the log text as it arrives, until the attempt is over."""
-        call = endpoints.get_logs(run_id, attempt=attempt, follow=True)
+    async def follow_logs(
+        self, run_id: str, *, attempt: int | None = None, patience_s: float = PATIENCE_S
+    ) -> AsyncGenerator[str]:
+        """See `GyozaClient.follow_logs`."""
+        pieces = self.stream_logs(run_id, attempt=attempt, follow=True, patience_s=patience_s)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece.text
+
+    async def stream_logs(
+        self,
+        run_id: str,
+        *,
+        attempt: int | None = None,
+        offset: int = 0,
+        follow: bool = False,
+        patience_s: float = PATIENCE_S,
+        tell: Tell | None = None,
+    ) -> AsyncGenerator[LogPiece]:
+        """See `GyozaClient.stream_logs`."""
+        reading = LogReading(
+            run_id, attempt, offset, follow=follow, patience_s=patience_s, tell=tell
+        )
+        async with aclosing(self._stream(reading)) as pieces:
+            async for piece in pieces:
+                yield piece
+        reading.check_whole()
+
+    async def get_logs(
+        self, run_id: str, *, attempt: int | None = None, follow: bool = False
+    ) -> str:
+        """See `GyozaClient.get_logs`."""
+        reading = LogReading(run_id, attempt, follow=follow, whole=True)
+        log = WholeLog()
+        async with aclosing(self._stream(reading)) as pieces:
+            async for piece in pieces:
+                log.add(piece)
+        reading.check_whole(log.text)
+        return log.text
+
+    async def _stream(self, reading: LogReading) -> AsyncGenerator[LogPiece]:
+        while not reading.ended:
+            used = self.connection
+            try:
+                async with self._http.stream(**reading.request(used)) as response:
+                    if not response.is_success:
+                        judge(await _read(response, SMALL))
+                    reading.begin(response)
+                    async with _parts_of(response) as parts:
+                        async for part in parts:
+                            for piece in reading.feed(part):
+                                yield piece
+                            if reading.ended:
+                                return
+                    for piece in reading.finish():
+                        yield piece
+                continue
+            except (httpx.TransportError, ApiError, UnexpectedAnswer) as error:
+                failure = error
+            if self._is_renewed(used, failure):
+                continue
+            if isinstance(failure, httpx.ReadTimeout) and await self._is_there():
+                reading.heard()
+            await trio.sleep(reading.wait_s(failure, used))
+
+    async def _is_there(self) -> bool:
+        """Whether the server is well, though it said nothing for long: a proxy may hold it back."""
         try:
-            async with self._http.stream(**self.connection.request(call)) as response:
-                if not response.is_success:
-                    judge(await _read(response, call.max_bytes))
-                check_encoding(response)
-                async for text in response.aiter_text():
-                    yield text
-        except httpx.TransportError as error:
-            raise self.connection.unreachable(error) from error
+            await self.health()
+        except (ApiError, ClientError):
+            return False
+        return True
 
     health = _method(endpoints.health)
     upsert_definition = _method(endpoints.upsert_definition)
@@ -124,7 +198,6 @@ class AsyncGyozaClient(BaseClient):
     retry_run = _method(endpoints.retry_run)
     add_event = _method(endpoints.add_event)
     add_events = _method(endpoints.add_events)
-    get_logs = _method(endpoints.get_logs)
     append_logs = _method(endpoints.append_logs)
     put_logs = _method(endpoints.put_logs)
     get_events = _method(endpoints.get_events)

@@ -9,7 +9,8 @@ import pytest
 
 from gyoza.cli.output import note, print_fields, print_json, print_table, say
 from gyoza.cli.terminal import LogText, plain
-from gyoza.cli.views import PlainView, open_view
+from gyoza.cli.text_output import TextOutput
+from gyoza.cli.views import PlainView, Streams, open_view
 from gyoza.models import EventEntry, EventType, OpRun
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"
@@ -103,7 +104,7 @@ def test_a_followed_run_that_steers_the_terminal(
 ) -> None:
     screen = terminal(monkeypatch)
     event = EventEntry(datetime(2026, 1, 1, tzinfo=UTC), EventType.ERROR, f"[red]{attack}")
-    with open_view(as_json=False) as view:
+    with open_view(Streams.standard(as_json=False)) as view:
         view.run(OpRun(f"[red]{attack}"))
         view.event(event)
         view.log(f"{RED}[red]{attack}\n")
@@ -119,7 +120,8 @@ def test_a_followed_run_that_steers_the_terminal(
 def test_a_log_is_raw_in_a_file_and_fit_for_a_terminal_on_one() -> None:
     file, screen = io.StringIO(), Screen()
     for stream in (file, screen):
-        PlainView(stream, io.StringIO()).log(f"{CLIPBOARD}{RED}\n")
+        streams = Streams(TextOutput(stream), TextOutput(io.StringIO()))
+        PlainView(streams).log(f"{CLIPBOARD}{RED}\n")
     assert file.getvalue() == f"{CLIPBOARD}{RED}\n"
     assert CLIPBOARD not in screen.getvalue()
     assert RED in screen.getvalue()

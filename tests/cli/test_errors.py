@@ -85,20 +85,19 @@ def test_no_server_is_told_by_every_command(
 
 @pytest.mark.parametrize("command", CLIENT_COMMANDS)
 def test_a_server_that_is_something_else_is_told_by_every_command(
-    gyoza: Gyoza, command: list[str]
+    gyoza: Gyoza, no_server: str, command: list[str]
 ) -> None:
     with scripted_server(Answer(b"<h1>hello</h1>", 404)) as server:
         result = gyoza(*command, "--server-url", server.url)
     assert result.code == ExitCode.SERVER
-    assert "not in the words of a gyoza server; check GYOZA_SERVER_URL" in result.sentence
+    assert "not in the words of a gyoza server" in result.sentence
+    assert "check GYOZA_SERVER_URL" in result.sentence
 
 
 @pytest.mark.parametrize("body", [b"<h1>hello</h1>", 7])
-@pytest.mark.parametrize(
-    "command", [command for command in CLIENT_COMMANDS if command[1] != "logs"]
-)
+@pytest.mark.parametrize("command", CLIENT_COMMANDS)
 def test_a_success_of_something_else_is_told_as_well(
-    gyoza: Gyoza, command: list[str], body: object
+    gyoza: Gyoza, no_server: str, command: list[str], body: object
 ) -> None:
     with scripted_server(Answer(body)) as server:
         result = gyoza(*command, "--server-url", server.url)

@@ -133,7 +133,10 @@ class Terminal(io.StringIO):
 def interrupt(
     url: str, monkeypatch: pytest.MonkeyPatch, stdin: io.StringIO
 ) -> tuple[int, str, str]:
-    """Follow a run, press Ctrl-C once its log has begun; return exit code, id and state."""
+    """Follow a run, press Ctrl-C once its log has begun; return exit code, id and state.
+
+    What was shown before is not shown again after the question.
+    """
     out = Watched()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -149,6 +152,7 @@ def interrupt(
         playing = pool.submit(script, worker)
         code = main(["run", "image", "--follow"])
         run_id = playing.result(timeout=60).id
+        assert out.getvalue() == "ready\n"
         return code, run_id, worker.client.get_run(run_id)["state"]
 
 
@@ -184,22 +188,27 @@ def test_a_server_that_goes_away_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GYOZA_API_KEY", KEY)
+    monkeypatch.setattr("gyoza.cli.follow.PATIENCE_S", 0.0)
+    monkeypatch.setattr("gyoza.cli.follow.POLL_S", 0.0)
     out = Watched()
     monkeypatch.setattr(sys, "stdout", out)
     with ExitStack() as server, ThreadPoolExecutor(1) as pool:
         url = server.enter_context(live_server(tmp_path))
 
-        def script() -> None:
+        def script() -> str:
             with server, played_worker(url) as worker:
-                worker.log(worker.start(), "ready\n")
+                run = worker.start()
+                worker.log(run, "ready\n")
                 out.wait_for("ready")
+                return run.id
 
         playing = pool.submit(script)
         code = main(["run", "image", "--follow", "--server-url", url])
-        playing.result(timeout=60)
+        run_id = playing.result(timeout=60)
     assert code == ExitCode.SERVER
     last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"gyoza: The server at {url} does not answer")
+    assert last.startswith(f"gyoza: Run {run_id} goes on, but ")
+    assert f"`gyoza runs logs --follow {run_id}` follows it again." in last
 
 
 def test_a_reader_that_goes_away_is_no_traceback(url: str) -> None:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gyoza.cli.output import ago
-from gyoza.cli.views import LiveView, PlainView, open_view
+from gyoza.cli.text_output import TextOutput
+from gyoza.cli.views import MAX_HELD, LiveView, PlainView, Streams, open_view
 from gyoza.models import EventEntry, EventType, OpRun, OpRunState
 
 
@@ -16,6 +17,10 @@ class Screen(io.StringIO):
 
 def event(kind: EventType, msg: str | int) -> EventEntry:
     return EventEntry(datetime(2026, 1, 1, tzinfo=UTC), kind, msg)
+
+
+def plain_view(log: io.StringIO, rest: io.StringIO) -> PlainView:
+    return PlainView(Streams(TextOutput(log), TextOutput(rest)))
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Screen:
@@ -41,7 +46,7 @@ def test_an_unknown_age_is_not_told() -> None:
 
 def test_a_plain_view_tells_states_and_progress_once_each() -> None:
     rest = io.StringIO()
-    view = PlainView(io.StringIO(), rest)
+    view = plain_view(io.StringIO(), rest)
     view.run(OpRun("r"))
     for progress in (0, 0, 40):
         view.run(OpRun("r", OpRunState.RUNNING, progress, current_attempt=2))
@@ -56,7 +61,7 @@ def test_a_plain_view_tells_states_and_progress_once_each() -> None:
 
 def test_events_that_say_nothing_in_words_are_not_told() -> None:
     rest = io.StringIO()
-    view = PlainView(io.StringIO(), rest)
+    view = plain_view(io.StringIO(), rest)
     for kind in EventType:
         view.event(event(kind, "text"))
     assert rest.getvalue().splitlines() == ["RETRIED: text", "INFO: text", "ERROR: text"]
@@ -64,7 +69,7 @@ def test_events_that_say_nothing_in_words_are_not_told() -> None:
 
 def test_log_text_is_shown_by_the_line_however_it_is_cut() -> None:
     log = io.StringIO()
-    view = PlainView(log, io.StringIO())
+    view = plain_view(log, io.StringIO())
     for text in ("o", "ne\ntwo\nth", "ree"):
         view.log(text)
     assert log.getvalue() == "one\ntwo\n"
@@ -73,11 +78,40 @@ def test_log_text_is_shown_by_the_line_however_it_is_cut() -> None:
     assert log.getvalue() == "one\ntwo\nthree\n"
 
 
+def test_a_line_that_is_written_over_and_over_is_shown_as_it_changes() -> None:
+    log = io.StringIO()
+    view = plain_view(log, io.StringIO())
+    for percent in (10, 20, 30):
+        view.log(f"\r{percent} %")
+    assert log.getvalue() == "\r10 %\r20 %\r"
+    view.end_of_log()
+    assert log.getvalue() == "\r10 %\r20 %\r30 %\n"
+
+
+def test_a_line_that_does_not_end_is_not_held_for_ever() -> None:
+    log = io.StringIO()
+    view = plain_view(log, io.StringIO())
+    view.log("x" * MAX_HELD)
+    assert log.getvalue() == ""
+    view.log("y")
+    assert log.getvalue() == "x" * MAX_HELD + "y"
+    view.end_of_log()
+    assert log.getvalue().endswith("y\n")
+
+
+def test_a_line_that_one_view_has_begun_is_ended_by_the_next() -> None:
+    log = io.StringIO()
+    streams = Streams(TextOutput(log), TextOutput(io.StringIO()))
+    PlainView(streams).log("one, ")
+    PlainView(streams).log("two\n")
+    assert log.getvalue() == "one, two\n"
+
+
 def test_on_a_terminal_there_is_a_bar_and_all_else_scrolls_by(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     screen = terminal(monkeypatch)
-    with open_view(as_json=False) as view:
+    with open_view(Streams.standard(as_json=False)) as view:
         assert isinstance(view, LiveView)
         view.run(OpRun("[r]", OpRunState.RUNNING, 40, current_attempt=1))
         view.event(event(EventType.INFO, "[b]warming up"))
@@ -97,7 +131,7 @@ def test_the_log_goes_to_the_file_that_standard_output_is(
     screen = terminal(monkeypatch)
     file = io.StringIO()
     monkeypatch.setattr(sys, "stdout", file)
-    with open_view(as_json=False) as view:
+    with open_view(Streams.standard(as_json=False)) as view:
         view.run(OpRun("r", OpRunState.RUNNING))
         view.log("text\n")
     assert file.getvalue() == "text\n"
@@ -106,6 +140,6 @@ def test_the_log_goes_to_the_file_that_standard_output_is(
 
 def test_with_json_standard_output_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = terminal(monkeypatch)
-    with open_view(as_json=True) as view:
+    with open_view(Streams.standard(as_json=True)) as view:
         view.log("text\n")
     assert "text" in screen.getvalue()

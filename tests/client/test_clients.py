@@ -1,7 +1,5 @@
 import inspect
-import math
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -10,10 +8,8 @@ import pytest
 from gyoza.client import (
     ApiError,
     AsyncGyozaClient,
-    ForeignAnswer,
     GyozaClient,
     ServerUnreachable,
-    UnexpectedAnswer,
     endpoints,
 )
 
@@ -31,6 +27,17 @@ ENDPOINTS: dict[str, Callable[..., Any]] = {
 def test_both_clients_have_a_documented_method_for_every_endpoint(client: type[Any]) -> None:
     for name, describe in ENDPOINTS.items():
         assert inspect.getdoc(getattr(client, name)) == inspect.getdoc(describe)
+
+
+@pytest.mark.parametrize("client", [GyozaClient, AsyncGyozaClient])
+def test_a_method_tells_its_arguments_as_it_takes_them(client: type[Any]) -> None:
+    for name, describe in ENDPOINTS.items():
+        of_class = inspect.signature(getattr(client, name))
+        of_object = inspect.signature(getattr(client("http://localhost"), name))
+        described = inspect.signature(describe).parameters
+        assert list(of_class.parameters) == ["self", *described]
+        assert dict(of_object.parameters) == dict(described)
+        assert str(of_class.return_annotation) in str(describe.__annotations__["return"])
 
 
 @pytest.mark.parametrize(
@@ -152,12 +159,6 @@ async def test_a_claim_returns_its_runs_and_none_if_the_answer_has_none(
     assert server.requests[0].body == {"max_runs": 2, "wait_s": 1.0, "holding": ["a"]}
 
 
-async def test_log_text_comes_back_as_text(send: Send, server: Scripted) -> None:
-    server.answers[:] = [Answer("grüß\n".encode(), headers={"Content-Type": "text/plain"})]
-    assert await send("get_logs", "r", attempt=2) == "grüß\n"
-    assert server.requests[0].path == "/runs/r/logs?attempt=2"
-
-
 async def test_an_error_says_the_servers_sentence_and_is_httpxs_own_type(
     send: Send, server: Scripted
 ) -> None:
@@ -175,76 +176,14 @@ async def test_an_error_says_the_servers_sentence_and_is_httpxs_own_type(
     assert error.request.url == f"{server.url}/runs/r"
 
 
-@pytest.mark.parametrize("body", [b"<h1>no</h1>", {"error": 1}, {"detail": [1]}, [], b"\xff"])
-@pytest.mark.parametrize("status", [301, 404])
-async def test_an_error_without_a_sentence_says_status_and_address(
-    send: Send, server: Scripted, body: Any, status: int
-) -> None:
-    server.answers[:] = [Answer(body, status)]
-    with pytest.raises(
-        ForeignAnswer, match=rf"{server.url}/runs/r answered {status} .*GYOZA_SERVER_"
-    ):
-        await send("get_run", "r")
-
-
-@pytest.mark.parametrize(
-    ("method", "body"),
-    [
-        ("health", b"<h1>Welcome to nginx!</h1>"),
-        ("health", []),
-        ("list_workers", {}),
-        ("list_definitions", b"\xff"),
-    ],
-)
-async def test_a_success_that_no_gyoza_server_would_send_is_told_as_such(
-    send: Send, server: Scripted, method: str, body: Any
-) -> None:
-    server.answers[:] = [Answer(body)]
-    with pytest.raises(UnexpectedAnswer, match=r"as a gyoza server does; check GYOZA_SERVER_URL"):
-        await send(method)
-
-
 async def test_no_server_is_one_sentence_with_what_to_do(impatient: None) -> None:
     async with AsyncGyozaClient("http://127.0.0.1:9") as client:
         with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:9 .*`gyoza server start`"):
             await client.health()
 
 
-def test_the_log_is_followed_as_text_until_it_ends(server: Scripted) -> None:
-    server.answers[:] = [Answer("a\nö".encode(), headers={"Content-Type": "text/plain"})]
-    with GyozaClient(server.url) as client:
-        assert "".join(client.follow_logs("r", attempt=1)) == "a\nö"
-    assert server.requests[0].path == "/runs/r/logs?attempt=1&follow=true"
-
-
-async def test_the_log_is_followed_as_text_until_it_ends_on_trio(server: Scripted) -> None:
-    server.answers[:] = [Answer("a\nö".encode(), headers={"Content-Type": "text/plain"})]
-    async with AsyncGyozaClient(server.url) as client, aclosing(client.follow_logs("r")) as log:
-        assert "".join([text async for text in log]) == "a\nö"
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (Answer({"detail": "No such run."}, 404), ApiError),
-        (Answer(b"half", cut=True), ServerUnreachable),
-    ],
-)
-async def test_a_log_that_cannot_be_followed_or_breaks_off_is_an_error(
-    server: Scripted, answer: Answer, error: type[Exception]
-) -> None:
-    server.answers[:] = [answer]
-    with GyozaClient(server.url) as client, pytest.raises(error):
-        list(client.follow_logs("r"))
-    async with AsyncGyozaClient(server.url) as client, aclosing(client.follow_logs("r")) as log:
-        with pytest.raises(error):
-            [text async for text in log]
-
-
-def test_a_long_poll_may_take_its_wait_and_following_for_ever() -> None:
+def test_a_long_poll_may_take_its_wait() -> None:
     with GyozaClient("http://localhost", timeout=3.0) as client:
         request = client.connection.request
         assert request(endpoints.get_run("r"))["timeout"] == httpx.Timeout(3.0)
         assert request(endpoints.claim("w", wait_s=20))["timeout"].read == 23.0
-        assert request(endpoints.get_logs("r", follow=True))["timeout"].read is None
-        assert math.isinf(endpoints.get_logs("r", follow=True).wait_s)

@@ -1,14 +1,24 @@
+from typing import Any
+
 import httpx
 import pytest
 
-from gyoza.client import ApiError, ServerUnreachable
-from gyoza.client.retry import CONNECT, LATER, NEVER, READ, REPORT, RetryRule
+from gyoza.client import ApiError, ForeignAnswer, ServerUnreachable, UnexpectedAnswer
+from gyoza.client.retry import CONNECT, FOLLOW, LATER, NEVER, READ, REPORT, RetryRule
 
 from .conftest import Send
 from .scripted import DROP, Answer, Scripted
 
 LATE_ERRORS = (httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError, httpx.WriteError)
 EARLY_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout)
+
+REQUEST = httpx.Request("GET", "http://localhost/")
+
+
+def answer(
+    status: int, kind: type[ApiError] = ApiError, headers: dict[str, str] | None = None
+) -> ApiError:
+    return kind(httpx.Response(status, headers=headers, request=REQUEST), "So it is.")
 
 
 @pytest.mark.parametrize("error", [*EARLY_ERRORS, *LATE_ERRORS])
@@ -24,19 +34,32 @@ def test_calls_that_may_be_repeated_are_retried_on_every_transport_error(
 def test_calls_that_may_be_repeated_are_retried_on_statuses_that_say_later(
     rule: RetryRule, status: int
 ) -> None:
-    assert rule.delay_s(1, httpx.Response(status)) is not None
+    assert rule.delay_s(1, answer(status)) is not None
 
 
-@pytest.mark.parametrize("status", [200, 201, 301, 400, 403, 404, 409, 413, 422])
-@pytest.mark.parametrize("rule", [READ, REPORT, CONNECT, NEVER])
-def test_no_call_is_retried_on_an_answer_that_would_be_the_same_again(
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 413, 422])
+@pytest.mark.parametrize("rule", [READ, REPORT, CONNECT, NEVER, FOLLOW])
+def test_no_call_is_retried_on_a_servers_refusal_which_would_be_the_same_again(
     rule: RetryRule, status: int
 ) -> None:
-    assert rule.delay_s(1, httpx.Response(status)) is None
+    assert rule.delay_s(1, answer(status)) is None
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [answer(status, ForeignAnswer) for status in (301, 400, 401, 403, 404, 409, 413, 521)]
+    + [UnexpectedAnswer("A page.")],
+    ids=str,
+)
+def test_what_no_gyoza_server_has_said_is_retried_wherever_a_call_may_be_repeated(
+    failure: Any,
+) -> None:
+    assert all(rule.delay_s(1, failure) is not None for rule in (READ, REPORT, FOLLOW))
+    assert all(rule.delay_s(1, failure) is None for rule in (CONNECT, NEVER))
 
 
 def test_only_a_report_outlasts_a_refused_key() -> None:
-    refused = httpx.Response(401)
+    refused = answer(401)
     assert REPORT.delay_s(1, refused) is not None
     assert [rule.delay_s(1, refused) for rule in (READ, CONNECT, NEVER)] == [None, None, None]
 
@@ -44,12 +67,12 @@ def test_only_a_report_outlasts_a_refused_key() -> None:
 def test_writes_that_would_count_twice_are_retried_only_before_they_can_have_arrived() -> None:
     assert all(CONNECT.delay_s(1, error("refused")) is not None for error in EARLY_ERRORS)
     assert all(CONNECT.delay_s(1, error("gone")) is None for error in LATE_ERRORS)
-    assert all(CONNECT.delay_s(1, httpx.Response(status)) is None for status in LATER)
+    assert all(CONNECT.delay_s(1, answer(status)) is None for status in LATER)
 
 
 def test_calls_with_a_loop_around_them_are_never_retried() -> None:
     assert NEVER.delay_s(1, httpx.ConnectError("refused")) is None
-    assert NEVER.delay_s(1, httpx.Response(503)) is None
+    assert NEVER.delay_s(1, answer(503)) is None
 
 
 def test_waits_double_from_the_first_to_the_cap_and_are_spread_by_half() -> None:
@@ -73,7 +96,7 @@ def test_reports_go_on_for_about_ten_minutes() -> None:
 def test_retry_after_is_waited_at_least_up_to_the_cap(
     asked: str, least: float, most: float
 ) -> None:
-    wait = READ.delay_s(1, httpx.Response(503, headers={"Retry-After": asked}))
+    wait = READ.delay_s(1, answer(503, headers={"Retry-After": asked}))
     assert wait is not None
     assert least <= wait <= most
 

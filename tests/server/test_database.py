@@ -56,7 +56,7 @@ def indexes_of(file: Path) -> set[str]:
     return {row[0] for row in found}
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 async def test_a_database_of_an_older_format_becomes_like_a_new_one(
     tmp_path: Path, version: int
 ) -> None:
@@ -68,9 +68,12 @@ async def test_a_database_of_an_older_format_becomes_like_a_new_one(
     with closing(sqlite3.connect(file)) as connection, connection:
         for index in ("runs_queued", "runs_ended", "feed_by_run"):
             connection.execute(f"DROP INDEX {index}")
-        connection.execute("CREATE INDEX runs_waiting ON runs (state, priority DESC, seq)")
+        if version < 3:
+            connection.execute("CREATE INDEX runs_waiting ON runs (state, priority DESC, seq)")
         if version == 1:
             connection.execute("ALTER TABLE runs DROP COLUMN event_bytes")
+        for column in ("logged_at", "log_complete"):
+            connection.execute(f"ALTER TABLE attempts DROP COLUMN {column}")
         connection.execute(f"PRAGMA user_version={version}")
     async with serving(settings) as api:
         await api.beat(running=(running,))

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 
@@ -37,6 +37,14 @@ class SmallServer:
     logs: dict[str, str] = field(default_factory=dict[str, str])
     changes: list[Json] = field(default_factory=list[Json])
     told_at_heartbeats: dict[str, str] = field(default_factory=dict[str, str])
+    lease_s: float | None = None
+    whole_logs: set[str] = field(default_factory=set[str])
+    takes_back: bool = False
+    most_text: int | None = None
+    releases: list[Json] = field(default_factory=list[Json])
+    claims: list[Json] = field(default_factory=list[Json])
+    _foreign: dict[str, tuple[int, bytes]] = field(default_factory=dict[str, tuple[int, bytes]])
+    _dripping: set[str] = field(default_factory=set[str])
     _drops: set[str] = field(default_factory=set[str])
     _refusals: dict[tuple[str, str], list[tuple[int, Json]]] = field(
         default_factory=dict[tuple[str, str], list[tuple[int, Json]]]
@@ -72,6 +80,19 @@ class SmallServer:
     def refuse_type(self, event_type: str, status: int, detail: str) -> None:
         """Answer every event of this type with an error."""
         self._refusals["event", event_type] = [(status, {"detail": detail})] * 99
+
+    def hide(self, *requests: str, status: int, body: bytes = b"<html>Not me.</html>") -> None:
+        """Let something else on the way answer these requests, `METHOD /path`, until `reveal`."""
+        self._foreign |= dict.fromkeys(requests, (status, body))
+
+    def drip(self, *requests: str) -> None:
+        """Answer these requests byte by byte, without end, until `reveal`."""
+        self._dripping.update(requests)
+
+    def reveal(self) -> None:
+        """Answer every request again."""
+        self._foreign.clear()
+        self._dripping.clear()
 
     def drop(self, *requests: str) -> set[str]:
         """Leave one of each of these requests without an answer; return those still to drop."""
@@ -114,8 +135,10 @@ class SmallServer:
             case "POST", ["workers", "heartbeat"]:
                 self.heartbeats.append(body)
                 states = self.told_at_heartbeats
-                return 200, {"states": states} if states else {}
+                lease: Json = {"lease_s": self.lease_s} if self.lease_s else {}
+                return 200, lease | ({"states": states} if states else {})
             case "POST", ["workers", _, "claim"]:
+                self.claims.append(body)
                 if self.hand_out is not None:
                     given, self.hand_out = self.hand_out, None
                     return 200, {"runs": given}
@@ -128,10 +151,21 @@ class SmallServer:
                     if run["state"] == "PENDING":
                         run["state"] = "ASSIGNED"
                 return 200, {"runs": given}
+            case "POST", ["runs", _, "logs"] if (
+                self.most_text and len(body["data"]) > self.most_text
+            ):
+                return 413, {}
             case "POST", ["runs", run_id, "logs"] if self.keeps_logs:
                 text = self.logs.get(run_id, "").encode()[: body["offset"]].decode()
                 self.logs[run_id] = text + body["data"]
+                if body.get("final"):
+                    self.whole_logs.add(run_id)
                 return 200, {"offset": len(self.logs[run_id].encode())}
+            case "POST", ["runs", run_id, "release"] if self.takes_back:
+                self.releases.append(body | {"run_id": run_id})
+                self._claimed.discard(run_id)
+                self.runs[run_id] |= {"state": "PENDING", "current_attempt": body["attempt"] + 1}
+                return 200, {"id": run_id, "state": "PENDING"}
             case "GET", ["workers", _, "changes"] if self.changes:
                 return 200, self.changes.pop(0) if len(self.changes) > 1 else self.changes[0]
             case "GET", ["runs", run_id] if run_id in self.runs:
@@ -167,14 +201,28 @@ class SmallServer:
             self._drops.remove(request)
             await send({"type": "http.response.start", "status": 200, "headers": []})
             return
-        told: Json = {} if scope["method"] == "PUT" else json.loads(data or b"{}")
-        status, answer = self.answer(scope["method"], scope["path"], told)
+        if request in self._dripping:
+            self.requests.append(request)
+            self._tell()
+            await _drip(send)
+        if request in self._foreign:
+            status, body = self._foreign[request]
+        else:
+            told: Json = {} if scope["method"] == "PUT" else json.loads(data or b"{}")
+            status, answer = self.answer(scope["method"], scope["path"], told)
+            body = json.dumps(answer).encode()
         self.requests.append(request)
-        body = json.dumps(answer).encode()
-        headers = [(b"content-type", b"application/json")]
+        headers = [(b"content-type", b"text/html" if body[:1] == b"<" else b"application/json")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         self._tell()
+
+
+async def _drip(send: Any) -> NoReturn:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": b" ", "more_body": True})
+        await trio.sleep(0.01)
 
 
 @asynccontextmanager

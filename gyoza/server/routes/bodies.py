@@ -287,6 +287,7 @@ class LogBody(Lenient):
     data: str
     worker_id: Id | None = None
     attempt: Count | None = None
+    final: StrictBool = Field(False, description="The log is whole with this text.")
 
 
 class GpuBody(Lenient):
@@ -333,6 +334,9 @@ class HeartbeatBody(Lenient):
     disk: str | None = None
     max_concurrency: Int | None = None
     version: str | None = None
+    marks_log_end: StrictBool = Field(
+        False, description="It tells when the log of an attempt is whole."
+    )
 
 
 class ClaimBody(Lenient):

@@ -1,40 +1,30 @@
 """Logs of runs: appended in chunks, read whole or followed live."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.types import Send
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from gyoza.server.errors import Malformed
 from gyoza.server.plain_json import PlainJsonRoute
 from gyoza.server.routes.answers import REFUSALS, LogOffset, answers
 from gyoza.server.routes.bodies import LogBody
 from gyoza.server.routes.fields import MAX_INT, Id
+from gyoza.server.routes.log_stream import (
+    AS_EVENTS,
+    AS_TEXT,
+    ATTEMPT,
+    EVENTS,
+    TEXT,
+    LogAsked,
+    LogResponse,
+)
 from gyoza.server.routes.parameters import RunId
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import logs
-from gyoza.server.wakeups import run_key
 
-Offset = Annotated[int, Query(ge=0, le=MAX_INT, description="Bytes of the log before this.")]
-
-
-class LogResponse(StreamingResponse):
-    """Text as it comes; ends with its reader."""
-
-    media_type = "text/plain"
-
-    def __init__(self, pages: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(pages)
-        self._pages = pages
-
-    async def stream_response(self, send: Send) -> None:
-        """Send the pages, and let go of them too when the reader leaves in the middle."""
-        async with aclosing(self._pages):
-            await super().stream_response(send)
+BEFORE = "Bytes of the log before this."
+Offset = Annotated[int, Query(ge=0, le=MAX_INT, description=BEFORE)]
 
 
 router = APIRouter(
@@ -50,7 +40,9 @@ router = APIRouter(
 async def append(run_id: RunId, body: LogBody, service: TheService) -> JSONResponse:
     """Store a chunk and answer with the offset of the next; 409 if text is missing before it."""
     data = body.data.encode()
-    return await _append(service, run_id, body.offset, data, body.worker_id, body.attempt)
+    return await _append(
+        service, run_id, body.offset, data, body.worker_id, body.attempt, final=body.final
+    )
 
 
 @router.put(
@@ -68,6 +60,7 @@ async def put(
     offset: Offset,
     worker_id: Annotated[Id | None, Query()] = None,
     attempt: Annotated[int | None, Query(ge=0, le=MAX_INT)] = None,
+    final: Annotated[bool, Query(description="The log is whole with this text.")] = False,
 ) -> JSONResponse:
     """Do the same as `append`, in fewer steps for much text."""
     data = await request.body()
@@ -75,7 +68,7 @@ async def put(
         data.decode()
     except UnicodeDecodeError as error:
         raise Malformed(f"The text is not UTF-8: {error}.") from error
-    return await _append(service, run_id, offset, data, worker_id, attempt)
+    return await _append(service, run_id, offset, data, worker_id, attempt, final=final)
 
 
 async def _append(
@@ -85,42 +78,46 @@ async def _append(
     data: bytes,
     worker_id: str | None,
     attempt: int | None,
+    *,
+    final: bool,
 ) -> JSONResponse:
     stored = await service.database.write(
-        lambda tx: logs.append_log(tx, run_id, offset, data, worker_id, attempt)
+        lambda tx: logs.append_log(tx, run_id, offset, data, worker_id, attempt, final=final)
     )
     return JSONResponse({"offset": stored})
 
 
 @router.get(
     "",
-    summary="The log of an attempt as text",
+    summary="The log of an attempt as text, or as a stream of server-sent events",
     response_class=Response,  # none of its own: a refusal is JSON, the log text
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {
+            "content": {kind: {"schema": {"type": "string"}} for kind in (TEXT, EVENTS)},
+            "headers": {ATTEMPT: {"required": True, "schema": {"type": "integer", "minimum": 1}}},
+        }
+    },
 )
 async def read(
     run_id: RunId,
+    request: Request,
     service: TheService,
     follow: Annotated[bool, Query(description="Go on until the attempt ends.")] = False,
     attempt: Annotated[int | None, Query(ge=1, le=MAX_INT)] = None,
-    offset: Offset = 0,
+    offset: Annotated[int | None, Query(ge=0, le=MAX_INT, description=BEFORE)] = None,
+    last_event_id: Annotated[
+        int | None, Header(ge=0, le=MAX_INT, description="As `offset`, unless that is given.")
+    ] = None,
 ) -> LogResponse:
-    """Stream the text of the attempt named, else of the current one."""
+    """Stream the text of the attempt named, else of the current one.
+
+    If the attempt is over, but its worker has not said yet that this is all, the rest is waited
+    for. To `Accept: text/event-stream` each piece of text comes as one JSON string, with the offset
+    after it as its id; a comment comes after 15 s without any; and the last event is `end`, with
+    `{"complete": true}`, or false if text is missing, because the attempt is `under_way` or for
+    good. A stream without `end` was cut: ask again from its last id.
+    """
     chosen = await service.database.read(lambda conn: logs.choose_attempt(conn, run_id, attempt))
-    return LogResponse(_pages(service, run_id, chosen, offset, follow=follow))
-
-
-async def _pages(
-    service: Service, run_id: str, attempt: int, offset: int, *, follow: bool
-) -> AsyncGenerator[bytes, None]:
-    with service.wakeups.watch(run_key(run_id)) as news:
-        while True:
-            read = partial(logs.read_log, run_id=run_id, attempt=attempt, offset=offset)
-            page = await service.database.read(read)
-            if page.data:
-                offset += len(page.data)
-                yield page.data
-            elif not follow or page.attempt_over or service.wakeups.closed:
-                return
-            else:
-                await news.wait()
+    form = AS_EVENTS if EVENTS in request.headers.get("Accept", "") else AS_TEXT
+    begin = last_event_id or 0 if offset is None else offset
+    return LogResponse(service, form, LogAsked(run_id, chosen, begin, follow))

@@ -19,10 +19,15 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 UPGRADES = {
     1: ("ALTER TABLE runs ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0",),
     2: ("DROP INDEX IF EXISTS runs_waiting",),
+    3: (
+        "ALTER TABLE attempts ADD COLUMN logged_at FLOAT",
+        "ALTER TABLE attempts ADD COLUMN log_complete INTEGER NOT NULL DEFAULT 0",
+        "UPDATE attempts SET log_complete = 1 WHERE finished_at IS NOT NULL",
+    ),
 }
 """What makes a database of a version one of the next; indexes that are missing are made after."""
 
@@ -111,6 +116,8 @@ attempts = Table(
     Column("progress", Integer, nullable=False, default=0),
     Column("last_seq", Integer, nullable=False, default=-1),  # of the worker's events
     Column("log_bytes", Integer, nullable=False, default=0),
+    Column("logged_at", Float),  # when text last came
+    Column("log_complete", Integer, nullable=False, default=0),  # its worker has sent all of it
     Column("summary", JSON, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),

@@ -9,7 +9,7 @@ from gyoza.models import EventType, FailureReason, OpRunState, ReleaseReason, Re
 from gyoza.server.errors import Conflict
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import Json, RunRow
-from gyoza.server.store.schema import attempts, changes, events, feed, run_data, runs
+from gyoza.server.store.schema import attempts, changes, events, feed, run_data, runs, workers
 from gyoza.server.wakeups import CLAIMS, DUE, end_key, feed_key, room_key, run_key, worker_key
 
 MAX_LOSSES = 5
@@ -28,7 +28,12 @@ _CHANGE = update(runs).where(runs.c.id == bindparam("run")).returning(runs)
 _OF_ATTEMPT = attempts.c.run_id == bindparam("run"), attempts.c.attempt == bindparam("number")
 _ATTEMPT = select(attempts).where(*_OF_ATTEMPT)
 _CHANGE_ATTEMPT = update(attempts).where(*_OF_ATTEMPT)
-_STARTED_AT = select(attempts.c.started_at).where(*_OF_ATTEMPT)
+_MARKS_LOG_END = workers.c.heartbeat["marks_log_end"].as_boolean()
+_AT_END = (
+    select(attempts.c.started_at, _MARKS_LOG_END.label("marks_log_end"))
+    .outerjoin(workers, workers.c.id == attempts.c.worker_id)
+    .where(*_OF_ATTEMPT)
+)
 _DELIVERY = select(run_data.c.spec["event_delivery"]).where(run_data.c.run_id == bindparam("run"))
 
 _S = OpRunState
@@ -233,7 +238,9 @@ def change_attempt(tx: Tx, run: RunRow, **columns: Any) -> None:
 def _end_attempt(tx: Tx, run: RunRow, state: OpRunState, summary: Json, **columns: Any) -> Json:
     """End the current attempt and return the columns of the run that change with it."""
     current: Json = {"run": run.id, "number": run.current_attempt}
-    started: float | None = tx.conn.scalar(_STARTED_AT, current)
+    started, marks_log_end = tx.conn.execute(_AT_END, current).one()
+    if not marks_log_end:  # nobody will say when the log is whole
+        columns["log_complete"] = 1
     measured = {} if started is None else {"duration_ms": max(0, round((tx.now - started) * 1000))}
     summary = measured | summary | {"worker_id": run.worker_id}
     change_attempt(tx, run, state=state, finished_at=tx.now, summary=summary, **columns)

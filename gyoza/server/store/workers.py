@@ -15,6 +15,7 @@ from gyoza.server.store.schema import changes, runs, workers
 from gyoza.server.wakeups import worker_key
 
 HELD = (OpRunState.ASSIGNED, OpRunState.RUNNING)
+UNSHOWN = ("worker_id", "marks_log_end")
 KEEP_CHANGES_S = 24 * 3600.0
 
 _FIND = select(workers).where(workers.c.id == bindparam("worker"))
@@ -141,7 +142,7 @@ def show_worker(conn: Connection, worker_id: str, heard_since: float) -> Json:
 
 
 def _show(row: Row[Any], heard_since: float) -> Json:
-    beaten = {name: value for name, value in row.heartbeat.items() if name != "worker_id"}
+    beaten = {name: value for name, value in row.heartbeat.items() if name not in UNSHOWN}
     state = "draining" if is_draining(row) else "online"
     return {
         "id": row.id,
