@@ -17,9 +17,10 @@ IDLE_S = 20.0
 MB = 2**20
 
 SCRIPT = f"""
-import resource, sys, docker
+import resource, sys
+from tests.benchmarks.docker_py import connect
 from tests.benchmarks.plain import run_and_remove
-client = docker.APIClient(version="auto")
+client = connect()
 def seconds():
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime

@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import docker
 import trio
 
 from gyoza.client import AsyncGyozaClient, ServerUnreachable
 from gyoza.demo.images import build_busybox_image
 from gyoza.worker.containers.docker_engine import open_docker_engine
+from tests.benchmarks.docker_py import connect
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ async def open_stage() -> AsyncGenerator[Stage]:
     """Build the image, if it is not there, and give a stage."""
     async with open_docker_engine() as engine:
         await build_busybox_image(engine, IMAGE)
-    docker_py: Any = docker.APIClient(version="auto", max_pool_size=64)
+    docker_py = connect(max_pool_size=64)
     try:
         with tempfile.TemporaryDirectory(prefix="gyoza-bench-") as folder:
             stage = Stage(Path(folder), docker_py)

@@ -16,7 +16,7 @@ from tests.chaos.engine import EngineDidNotStart
 from tests.chaos.play import Options, play
 
 RUNS, FAULTS_S, GAP_S = 200, 420.0, 2.5
-QUICK_RUNS, QUICK_FAULTS_S = 60, 110.0
+QUICK_RUNS, QUICK_FAULTS_S = 60, 130.0
 FINE, WRONG, IMPOSSIBLE, INTERRUPTED = 0, 1, 2, 130
 
 

@@ -1,117 +1,37 @@
-"""What goes wrong while the runs go on: drawn beforehand, so that a seed means the same again."""
+"""What goes wrong while the runs go on, each fault from its beginning until all is whole again."""
 
-import random
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 import trio
 
+from tests.chaos import foreign
+from tests.chaos.clock import LEAP_S, Clock
+from tests.chaos.database import Database
 from tests.chaos.engine import Engine
+from tests.chaos.noise import Noise
+from tests.chaos.plan import Planned, Trouble
 from tests.chaos.processes import Service
 from tests.chaos.proxy import Proxy
-
-LEASE_S = 10.0
-TOO_LONG_S = LEASE_S + 3.0
-"""A worker that is away for so long has lost its runs."""
 
 STOPPED_BY_THIRD_SIGNAL = (128 + signal.SIGTERM, -signal.SIGTERM)
 """The same for a shell: by its own exit, or by the signal if it was about to exit anyway."""
 
-STARTING_S = 5.0
-"""Seconds in which a program that was started gets to listen for signals."""
-
-LONG_FREEZE = 0.1
-
-
-class Trouble(StrEnum):
-    """What can happen."""
-
-    KILL_WORKER = "SIGKILL to worker"
-    LOSE_WORKER = "SIGKILL to worker for longer than its lease"
-    TERM_WORKER = "SIGTERM to worker"
-    TERM_TWICE = "SIGTERM twice to worker"
-    TERM_THRICE = "SIGTERM three times to worker"
-    KILL_SERVER = "SIGKILL to the server"
-    DROP = "connections dropped"
-    DELAY = "delays"
-    CUT_ANSWERS = "answers cut"
-    PART = "nothing comes through"
-    FREEZE_ENGINE = "engine frozen"
-    STOP_ENGINE = "engine restarted"
-    KILL_ENGINE = "SIGKILL to the engine"
-
-
-_DECK: dict[Trouble, tuple[int, float, float]] = {
-    Trouble.KILL_WORKER: (3, 0.2, 3.0),
-    Trouble.LOSE_WORKER: (1, TOO_LONG_S, TOO_LONG_S + 3.0),
-    Trouble.TERM_WORKER: (2, 0.2, 2.0),
-    Trouble.TERM_TWICE: (2, 0.2, 2.0),
-    Trouble.TERM_THRICE: (1, 0.2, 2.0),
-    Trouble.KILL_SERVER: (2, 0.2, 3.0),
-    Trouble.DROP: (2, 0.0, 0.0),
-    Trouble.DELAY: (1, 3.0, 8.0),
-    Trouble.CUT_ANSWERS: (2, 2.0, 6.0),
-    Trouble.PART: (1, 3.0, TOO_LONG_S + 3.0),
-    Trouble.FREEZE_ENGINE: (1, 2.0, 8.0),
-    Trouble.STOP_ENGINE: (1, 0.2, 3.0),
-    Trouble.KILL_ENGINE: (2, 0.2, 3.0),
+PAGES = {
+    Trouble.ANSWER_521: foreign.WEB_SERVER_IS_DOWN,
+    Trouble.ANSWER_413: foreign.TOO_LARGE,
+    Trouble.ANSWER_409: foreign.CONFLICT,
+    Trouble.ANSWER_404: foreign.NOT_FOUND,
+    Trouble.ANSWER_401: foreign.UNAUTHORIZED,
+    Trouble.ANSWER_LOGIN: foreign.LOGIN,
 }
-"""How many cards of each are in a deck, and how long it lasts at least and at most, in seconds."""
+QUIET_S, LOOK_S = 2.0, 0.2
+"""Connections are cut that were quiet for so long; they are looked at so often."""
 
-
-@dataclass(frozen=True)
-class Planned:
-    """One fault as it was drawn.
-
-    Attributes:
-        at_s: When, in seconds since the faults began.
-        worker: Which worker, where one is meant.
-        lasts_s: How long what it hits is away.
-        pauses_s: What lies between signals, or the delay of each piece, in seconds.
-        live_restore: Whether containers survive the engine's next end.
-    """
-
-    at_s: float
-    trouble: Trouble
-    worker: int
-    lasts_s: float
-    pauses_s: tuple[float, float]
-    live_restore: bool
-
-
-def plan_faults(rng: random.Random, budget_s: float, workers: int, gap_s: float) -> list[Planned]:
-    """Draw faults for so many seconds: every kind comes once per deck, in any order.
-
-    Args:
-        rng: Draws.
-        budget_s: Seconds that the faults may take.
-        workers: How many workers there are.
-        gap_s: Mean time between two faults, in seconds.
-    """
-    planned: list[Planned] = []
-    deck: list[Trouble] = []
-    at_s = rng.uniform(2, 5)
-    while at_s < budget_s:
-        if not deck:
-            deck = [trouble for trouble, (cards, _, _) in _DECK.items() for _ in range(cards)]
-            rng.shuffle(deck)
-        planned.append(_draw(rng, round(at_s, 1), deck.pop(), workers, budget_s))
-        at_s += rng.uniform(0.2, 2 * gap_s)
-    return planned
-
-
-def _draw(
-    rng: random.Random, at_s: float, trouble: Trouble, workers: int, budget_s: float
-) -> Planned:
-    _, least, most = _DECK[trouble]
-    lasts_s = rng.uniform(least, most)
-    if trouble is Trouble.FREEZE_ENGINE and budget_s > 200 and rng.random() < LONG_FREEZE:
-        lasts_s = 60.0  # longer than any call to the engine may take
-    pauses_s = (round(rng.uniform(0.1, 2), 1), round(rng.uniform(0.1, 2), 1))
-    worker = rng.randrange(workers)
-    return Planned(at_s, trouble, worker, round(lasts_s, 1), pauses_s, rng.random() < 0.5)
+BROKEN = 500
+"""A server that answers noise with it has a mistake."""
 
 
 @dataclass
@@ -119,6 +39,7 @@ class Targets:
     """What faults are made of.
 
     Attributes:
+        clock: The server's.
         surprises: Sentences about what should not have come of a fault.
         tell: Takes one line for every fault when it happens.
     """
@@ -127,6 +48,9 @@ class Targets:
     workers: list[Service]
     proxies: list[Proxy]
     engine: Engine
+    database: Database
+    clock: Clock
+    noise: Noise
     surprises: list[str]
     tell: Callable[[str], None]
 
@@ -157,8 +81,6 @@ async def _happen(fault: Planned, targets: Targets) -> None:
     match fault.trouble:
         case Trouble.KILL_WORKER | Trouble.LOSE_WORKER:
             await _kill(fault, worker, targets)
-        case Trouble.KILL_SERVER:
-            await _kill(fault, targets.server, targets)
         case Trouble.TERM_WORKER:
             await _terminate(fault, worker, targets, (), (0,))
         case Trouble.TERM_TWICE:
@@ -166,12 +88,22 @@ async def _happen(fault: Planned, targets: Targets) -> None:
         case Trouble.TERM_THRICE:
             codes = (0, *STOPPED_BY_THIRD_SIGNAL)
             await _terminate(fault, worker, targets, fault.pauses_s, codes)
+        case Trouble.KILL_SERVER:
+            await _kill(fault, targets.server, targets)
+        case Trouble.FREEZE_SERVER | Trouble.FREEZE_SERVER_LONG:
+            await _freeze(fault, targets.server, targets)
+        case Trouble.CLOCK_FORTH | Trouble.CLOCK_BACK:
+            await _set_clock(fault, targets)
+        case Trouble.LOCK_DATABASE | Trouble.LOCK_DATABASE_LONG | Trouble.FILL_DISK:
+            await _trouble_database(fault, targets)
+        case Trouble.NOISE:
+            await _make_noise(fault, targets)
         case Trouble.DROP:
             targets.tell(f"{worker.name}: {proxy.drop()} {fault.trouble}")
-        case Trouble.DELAY | Trouble.CUT_ANSWERS | Trouble.PART:
-            await _disturb(fault, worker.name, proxy, targets)
         case Trouble.FREEZE_ENGINE | Trouble.STOP_ENGINE | Trouble.KILL_ENGINE:
             await _trouble_engine(fault, targets)
+        case _:
+            await _disturb(fault, worker.name, proxy, targets)
 
 
 async def _kill(fault: Planned, service: Service, targets: Targets) -> None:
@@ -207,17 +139,85 @@ async def _terminate(
 async def _disturb(fault: Planned, worker: str, proxy: Proxy, targets: Targets) -> None:
     async with proxy.busy:
         targets.tell(f"{worker}: {fault.trouble} for {fault.lasts_s} s")
-        if fault.trouble is Trouble.DELAY:
-            proxy.delay_s = fault.pauses_s[0]
-        elif fault.trouble is Trouble.PART:
-            proxy.part()
-        else:
-            proxy.cuts_answers = True
-        cut = proxy.cut
-        await trio.sleep(fault.lasts_s)
+        began, cut = time.time(), proxy.cut
+        match fault.trouble:
+            case Trouble.CUT_ANSWERS:
+                proxy.cuts_answers = True
+                await trio.sleep(fault.lasts_s)
+                cut = proxy.cut - cut
+            case Trouble.CUT_QUIET:
+                cut = await _cut_quiet(proxy, fault.lasts_s)
+            case _:
+                cut = 0
+                await _part(proxy, fault)
+                proxy.parted.append((began, time.time()))
         proxy.heal()
-        cut = proxy.cut - cut
-        targets.tell(f"{worker} is connected again" + (f", {cut} answers were cut" if cut else ""))
+        targets.tell(
+            f"{worker} is connected again" + (f", {cut} connections were cut" if cut else "")
+        )
+
+
+async def _part(proxy: Proxy, fault: Planned) -> None:
+    """Let no request through in time."""
+    if fault.trouble is Trouble.DELAY:
+        proxy.delay_s = fault.pauses_s[0]
+    elif fault.trouble is Trouble.PART:
+        proxy.part()
+    else:
+        proxy.page = PAGES[fault.trouble]
+    await trio.sleep(fault.lasts_s)
+
+
+async def _cut_quiet(proxy: Proxy, lasts_s: float) -> int:
+    """Cut what is quiet, as some gateways do; return how many connections were cut."""
+    cut = 0
+    with trio.move_on_after(lasts_s):
+        while True:
+            cut += proxy.drop(QUIET_S)
+            await trio.sleep(LOOK_S)
+    return cut
+
+
+async def _freeze(fault: Planned, service: Service, targets: Targets) -> None:
+    async with service.busy:
+        targets.tell(f"{service.name} frozen for {fault.lasts_s} s")
+        service.freeze()
+        await trio.sleep(fault.lasts_s)
+        service.thaw()
+        targets.tell(f"{service.name} goes on")
+
+
+async def _set_clock(fault: Planned, targets: Targets) -> None:
+    clock = targets.clock
+    if not clock.can_leap:
+        return
+    async with clock.busy:
+        targets.tell(f"{fault.trouble} by {LEAP_S / 60:g} minutes for {fault.lasts_s} s")
+        ahead_s = LEAP_S if fault.trouble is Trouble.CLOCK_FORTH else -LEAP_S
+        await clock.leap(ahead_s, fault.lasts_s)
+        targets.tell("the server's clock is right again")
+
+
+async def _trouble_database(fault: Planned, targets: Targets) -> None:
+    database = targets.database
+    full = fault.trouble is Trouble.FILL_DISK
+    if full and not database.can_be_full:
+        return
+    async with database.busy:
+        targets.tell(f"{fault.trouble} for {fault.lasts_s} s")
+        await (database.fill if full else database.lock)(fault.lasts_s)
+        targets.tell("there is room for the database again" if full else "database unlocked")
+
+
+async def _make_noise(fault: Planned, targets: Targets) -> None:
+    noise = targets.noise
+    async with noise.busy:
+        targets.tell(f"{fault.trouble} for {fault.lasts_s} s")
+        calls, answers = await noise.make(fault.seed, fault.lasts_s)
+        told = ", ".join(f"{times} times {status}" for status, times in sorted(answers.items()))
+        targets.tell(f"noise ends after {calls} connections; answers: {told or 'none'}")
+        if BROKEN in answers:
+            targets.surprises.append(f"The server answered noise with {BROKEN}; see its log.")
 
 
 async def _trouble_engine(fault: Planned, targets: Targets) -> None:

@@ -10,9 +10,12 @@ import trio
 
 from gyoza.client.errors import ApiError
 from gyoza.models import OpAttempt, OpRun
+from tests.chaos.clock import Clock
 from tests.chaos.engine import ADDRESS, MARKS_PORT
-from tests.chaos.faults import LEASE_S, STARTING_S, Targets, make_faults, plan_faults
+from tests.chaos.faults import Targets, make_faults
 from tests.chaos.ops import plan_runs
+from tests.chaos.plan import LEASE_S, plan_faults
+from tests.chaos.processes import STARTING_S
 from tests.chaos.report import Outcome, clock, last_line, report
 from tests.chaos.stage import IMAGE, SLOTS, WORKERS, Stage, open_folder, open_stage
 from tests.chaos.verdict import History
@@ -21,8 +24,9 @@ from tests.chaos.workload import TOPIC, Submitted, Workload, insist
 COMING = 0.75
 """In this part of the time for faults the runs are handed in."""
 
-STALLED_S = 60.0
-"""Without faults some run must end within this time: a lost lease and the longest op."""
+STALLED_S = 90.0
+"""Without faults some run must end within this time: a lost lease, the longest wait of a worker
+after many failures in a row, and the longest op."""
 
 SETTLE_S = LEASE_S + 50.0
 """How long containers and directories may take to go once all runs have ended."""
@@ -75,6 +79,8 @@ async def play(options: Options, write: Callable[[str], None]) -> bool:
         tell(f"seed {options.seed}: {options.runs} runs, {WORKERS} workers with {SLOTS} slots each")
         async with open_stage(folder) as stage:
             tell("engine, server and workers have been started")
+            for left_out in _left_out(stage):
+                tell(left_out)
             workload, surprises = await _make_trouble(stage, options, tell)
             tell(f"{workload.ended} of {options.runs} runs have ended")
             await _settle(stage, tell)
@@ -96,6 +102,16 @@ async def play(options: Options, write: Callable[[str], None]) -> bool:
         return fine
 
 
+def _left_out(stage: Stage) -> list[str]:
+    """Say which faults do not happen on this machine."""
+    said: list[str] = []
+    if not stage.database.can_be_full:
+        said.append("left out: no disk can be mounted here that could be full")
+    if not stage.clock.can_leap:
+        said.append("left out: the server's clock cannot leap, as faketime is not installed")
+    return said
+
+
 async def _make_trouble(stage: Stage, options: Options, tell: Teller) -> tuple[Workload, list[str]]:
     rng = random.Random(options.seed)
     runs = plan_runs(rng, options.runs, COMING * options.faults_s)
@@ -104,7 +120,17 @@ async def _make_trouble(stage: Stage, options: Options, tell: Teller) -> tuple[W
     at_once = 2 * WORKERS * SLOTS
     workload = Workload(stage.client, runs, at_once, {"image": IMAGE, "env_vars": recorder})
     surprises: list[str] = []
-    targets = Targets(stage.server, stage.workers, stage.proxies, stage.engine, surprises, tell)
+    targets = Targets(
+        stage.server,
+        stage.workers,
+        stage.proxies,
+        stage.engine,
+        stage.database,
+        stage.clock,
+        stage.noise,
+        surprises,
+        tell,
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(workload.run)
         happened = await make_faults(faults, targets, workload.done)
@@ -152,10 +178,13 @@ async def _drain(stage: Stage, tell: Teller) -> list[str]:
 async def _collect(stage: Stage, workload: Workload) -> list[History]:
     """Ask the server for all it knows of each run, and add what the containers said."""
     marks = stage.engine.marks()
+    claimed, away = stage.claims(), stage.away()
     histories: list[History] = []
     for submitted in sorted(workload.submitted, key=lambda one: one.planned.number):
         history = await _ask(stage, submitted)
         history.engine_away = stage.engine.away
+        history.workers_away = away
+        history.claimed = claimed
         history.marks = [mark for mark in marks if mark.run_id == submitted.run_id]
         histories.append(history)
     return histories
@@ -174,12 +203,22 @@ async def _ask(stage: Stage, submitted: Submitted) -> History:
         known.run = OpRun.from_dict(await insist(partial(client.get_run, run_id)))
         attempts = await insist(partial(client.get_attempts, run_id))
         known.attempts = [OpAttempt.from_dict(attempt) for attempt in attempts]
+        _correct_times(known.run, known.attempts, stage.clock)
         if known.attempts:
             known.log = await insist(partial(client.get_logs, run_id))
     except ApiError as error:
         if error.status != 404:
             raise
     return known
+
+
+def _correct_times(run: OpRun, attempts: list[OpAttempt], clock: Clock) -> None:
+    """Replace what the server's clock told by what was true."""
+    for event in run.events:
+        event.t = clock.correct(event.t)
+    for attempt in attempts:
+        if attempt.finished_at is not None:
+            attempt.finished_at = clock.correct(attempt.finished_at)
 
 
 async def _find_strangers(stage: Stage, workload: Workload) -> list[str]:

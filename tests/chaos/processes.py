@@ -1,18 +1,54 @@
 """The processes under test: started, killed and started again under the same name."""
 
+import math
 import signal
 import subprocess
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-Tell = Callable[[str], None]
+STARTING_S, LONGEST_START_S = 5.0, 30.0
+"""Seconds in which a program that was started gets to listen for signals and to be heard; and on a
+machine that is busy with other things."""
 
 PATIENCE_S = 180.0
 AGAIN_S = 1.0
 LAST_LINES = 25
+
+
+@dataclass
+class Life:
+    """One process of a program.
+
+    Attributes:
+        began: When it was started, in seconds since 1970.
+        ended: When it ended; None while it runs.
+    """
+
+    pid: int
+    began: float
+    ended: float | None = None
+
+
+def away(lives: Sequence[Life], calls: Sequence[float]) -> list[tuple[float, float]]:
+    """Return from when to when a program was not there, or had just been started.
+
+    Args:
+        lives: Its processes.
+        calls: When it made connections: before the first of them a process was still starting.
+    """
+    spans: list[tuple[float, float]] = []
+    left = 0.0
+    for life in lives:
+        called = next((at for at in calls if at >= life.began), math.inf)
+        started = min(max(called, life.began + STARTING_S), life.began + LONGEST_START_S)
+        spans.append((left, started))
+        left = math.inf if life.ended is None else life.ended
+    return spans
 
 
 class Service:
@@ -23,6 +59,7 @@ class Service:
         busy: Held by the one fault at a time that may touch it.
         log: Where its output goes.
         started_at: When it was started last, on Trio's clock.
+        lives: Its processes, one after the other.
         surprises: One sentence for each time it ended unasked.
     """
 
@@ -39,6 +76,7 @@ class Service:
         self.busy = trio.Lock()
         self.log = log
         self.started_at = 0.0
+        self.lives: list[Life] = []
         self.surprises: list[str] = []
         self._command = list(command)
         self._environment = dict(environment)
@@ -73,7 +111,8 @@ class Service:
             )
         self._process = process
         self.started_at = trio.current_time()
-        self._nursery.start_soon(self._watch, process)
+        self.lives.append(Life(process.pid, time.time()))
+        self._nursery.start_soon(self._watch, process, self.lives[-1])
 
     async def kill(self) -> None:
         """End it by SIGKILL and wait for its end."""
@@ -81,6 +120,14 @@ class Service:
         if process is not None:
             process.kill()
             await process.wait()
+
+    def freeze(self) -> None:
+        """Let it stand still."""
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._send(signal.SIGCONT)
 
     async def terminate(self, pauses_s: Sequence[float] = ()) -> int | None:
         """End it by SIGTERM, and again after each pause while it lives.
@@ -102,6 +149,10 @@ class Service:
         await process.wait()
         return None
 
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def _said(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
@@ -111,8 +162,9 @@ class Service:
         process, self._process = self._process, None
         return process
 
-    async def _watch(self, process: trio.Process) -> None:
+    async def _watch(self, process: trio.Process, life: Life) -> None:
         code = await process.wait()
+        life.ended = time.time()
         if process is self._process:
             if not self._may_end(code):
                 self.surprises.append(

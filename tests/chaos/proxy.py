@@ -2,13 +2,30 @@
 
 import socket
 import struct
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import trio
 
+from tests.chaos.foreign import Page, answer
+
 _AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 BLOCK = 65536
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One connection that is relayed.
+
+    Attributes:
+        scope: Its end.
+        moved_at: When anything came last, on Trio's clock.
+    """
+
+    scope: trio.CancelScope
+    moved_at: float
 
 
 class Proxy:
@@ -21,11 +38,14 @@ class Proxy:
         cuts_answers: Whether a connection is reset when an answer begins: after the request came to
             its end, before anything of the answer did.
         cut: How many answers were cut.
+        page: Answers every request in the server's place, if there is one.
+        calls: When connections were made, as wall-clock times.
+        parted: From when to when no request could reach the server, as wall-clock times.
     """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
-        self._scopes: set[trio.CancelScope] = set()
+        self._connections: set[_Connection] = set()
         self._open = trio.Event()
         self._open.set()
         self.busy = trio.Lock()
@@ -33,12 +53,17 @@ class Proxy:
         self.delay_s = 0.0
         self.cuts_answers = False
         self.cut = 0
+        self.page: Page | None = None
+        self.calls: list[float] = []
+        self.parted: list[tuple[float, float]] = []
 
-    def drop(self) -> int:
-        """Reset all connections there are; return how many."""
-        for scope in self._scopes:
-            scope.cancel()
-        return len(self._scopes)
+    def drop(self, quiet_s: float = 0.0) -> int:
+        """Reset all connections that were quiet for so many seconds; return how many."""
+        since = trio.current_time() - quiet_s
+        dropped = [known for known in self._connections if known.moved_at <= since]
+        for connection in dropped:
+            connection.scope.cancel()
+        return len(dropped)
 
     def part(self) -> None:
         """Hold back everything, as if packets were lost: nobody is told of it."""
@@ -49,44 +74,57 @@ class Proxy:
         self._open.set()
         self.delay_s = 0.0
         self.cuts_answers = False
+        self.page = None
 
     async def serve(self, client: trio.SocketStream) -> None:
         """Relay one connection until either side ends it."""
+        self.calls.append(time.time())
         async with client:
             with trio.CancelScope() as scope:
-                self._scopes.add(scope)
+                connection = _Connection(scope, trio.current_time())
+                self._connections.add(connection)
                 try:
-                    await self._relay_both(client)
+                    await self._relay_both(client, connection)
                 finally:
-                    self._scopes.discard(scope)
+                    self._connections.discard(connection)
             if scope.cancelled_caught:
                 _reset(client)
 
-    async def _relay_both(self, client: trio.SocketStream) -> None:
+    async def _relay_both(self, client: trio.SocketStream, connection: _Connection) -> None:
         await self._open.wait()
+        if self.page:
+            with suppress(trio.BrokenResourceError):
+                await answer(client, b"", self.page)
+            return
         try:
             server = await trio.open_tcp_stream("127.0.0.1", self._target_port)
         except OSError:
             return  # the server is down; the client sees its connection end
         async with server, trio.open_nursery() as nursery:
-            nursery.start_soon(self._relay, server, client, nursery.cancel_scope, True)
-            nursery.start_soon(self._relay, client, server, nursery.cancel_scope, False)
+            both = connection, nursery.cancel_scope
+            nursery.start_soon(self._relay, server, client, *both, True)
+            nursery.start_soon(self._relay, client, server, *both, False)
 
     async def _relay(
         self,
         source: trio.SocketStream,
         target: trio.SocketStream,
+        connection: _Connection,
         both: trio.CancelScope,
         answers: bool,
     ) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await source.receive_some(BLOCK):
+                connection.moved_at = trio.current_time()
                 if self.delay_s:
                     await trio.sleep(self.delay_s)
                 await self._open.wait()
                 if answers and self.cuts_answers:
                     self.cut += 1
                     _reset(target)
+                    break
+                if self.page and not answers:
+                    await answer(source, data, self.page)
                     break
                 await target.send_all(data)
         both.cancel()

@@ -1,9 +1,10 @@
 """Everything that a chaos run is played on; what is further in ends first.
 
-folder       a temporary one: database, work directories, logs, marks, the engine's data
+folder       a temporary one: work directories, logs, marks, the engine's data
   engine     with the one image of all runs
-    server   on a file and a port that stay the same
-      proxies and workers, each worker behind a proxy of its own
+    database on a disk of its own
+      server on a port that stays the same, by a clock of its own
+        proxies and workers, each worker behind a proxy of its own
 """
 
 import os
@@ -22,9 +23,13 @@ import trio
 from gyoza.client import AsyncGyozaClient
 from gyoza.demo.images import build_busybox_image
 from gyoza.worker.containers.docker_engine import open_docker_engine
+from tests.chaos.clock import Clock, find_library, forget
+from tests.chaos.database import Database, open_database
 from tests.chaos.engine import Engine, open_engine
-from tests.chaos.faults import LEASE_S
-from tests.chaos.processes import Service, open_service
+from tests.chaos.marks import read_claims
+from tests.chaos.noise import Noise
+from tests.chaos.plan import LEASE_S
+from tests.chaos.processes import Service, away, open_service
 from tests.chaos.proxy import Proxy, open_proxy
 
 WORKERS = 3
@@ -32,20 +37,31 @@ SLOTS = 2
 HEARTBEAT_S, GRACE_S, DRAIN_S = 1.0, 2.0, 4.0
 IMAGE = "gyoza-chaos:latest"
 GYOZA = [sys.executable, "-m", "gyoza.cli.main"]
-SERVER_START_S = 60.0
-NO_ENGINE = 4
-"""A worker ends with it that finds no engine when it starts, and is started again."""
+START_S = 60.0
+LOOK_S = 0.1
+NO_ENGINE = NO_DATABASE = 4
+"""A worker ends with it that finds no engine when it starts, a server that cannot write to its
+database; both are started again."""
 
 FOREIGN = ("GYOZA_", "DOCKER_", "NOTIFY_", "WATCHDOG_")
 
 
 @dataclass
 class Stage:
-    """The processes under test, and a client that speaks to the server past the proxies."""
+    """The processes under test and what they stand on.
+
+    Attributes:
+        clock: The server's.
+        noise: Made on the server's port.
+        client: Speaks to the server past the proxies.
+    """
 
     folder: Path
     engine: Engine
+    database: Database
+    clock: Clock
     server: Service
+    noise: Noise
     client: AsyncGyozaClient
     workers: list[Service] = field(default_factory=list[Service])
     proxies: list[Proxy] = field(default_factory=list[Proxy])
@@ -54,6 +70,20 @@ class Stage:
     def services(self) -> list[Service]:
         """All processes of gyoza."""
         return [self.server, *self.workers]
+
+    def claims(self) -> dict[str, set[tuple[str, int]]]:
+        """Return which attempts of which runs each worker has got, by its own word."""
+        return {
+            worker.name: read_claims(worker.log.read_text(encoding="utf-8", errors="replace"))
+            for worker in self.workers
+        }
+
+    def away(self) -> dict[str, list[tuple[float, float]]]:
+        """Return from when to when each worker could not be heard, as wall-clock times."""
+        return {
+            worker.name: [*away(worker.lives, proxy.calls), *proxy.parted]
+            for worker, proxy in zip(self.workers, self.proxies, strict=True)
+        }
 
     def directories(self) -> list[Path]:
         """Return the directories of runs that are there."""
@@ -96,18 +126,21 @@ async def open_stage(folder: Path) -> AsyncGenerator[Stage]:
             "GYOZA_API_KEY": key,
             "DOCKER_HOST": f"unix://{engine.socket}",
         }
-        database = f"sqlite:///{folder / 'server.sqlite3'}"
+        database = await stack.enter_async_context(open_database(folder))
+        clock = Clock(find_library(), folder / "clock")
         serve = ["server", "start", f"--port={port}", f"--lease-s={LEASE_S:g}"]
         server = await stack.enter_async_context(
             open_service(
                 "server",
-                [*GYOZA, *serve, f"--database-url={database}"],
-                environment,
+                [*GYOZA, *serve, f"--database-url=sqlite:///{database.file}"],
+                environment | clock.environment,
                 folder / "server.log",
+                lambda code: code == NO_DATABASE and database.has_trouble(),
             )
         )
+        stack.callback(lambda: forget(life.pid for life in server.lives))
         client = await stack.enter_async_context(AsyncGyozaClient(f"http://127.0.0.1:{port}", key))
-        stage = Stage(folder, engine, server, client)
+        stage = Stage(folder, engine, database, clock, server, Noise(port), client)
         await _wait_for(port)
         for number in range(1, WORKERS + 1):
             proxy = await stack.enter_async_context(open_proxy(port))
@@ -121,6 +154,7 @@ async def open_stage(folder: Path) -> AsyncGenerator[Stage]:
             )
             stage.proxies.append(proxy)
             stage.workers.append(await stack.enter_async_context(worker))
+        await _wait_for_workers(client)
         yield stage
 
 
@@ -150,12 +184,20 @@ def _free_port() -> int:
 
 
 async def _wait_for(port: int) -> None:
-    with trio.fail_after(SERVER_START_S):
+    with trio.fail_after(START_S):
         while True:
             try:
                 stream = await trio.open_tcp_stream("127.0.0.1", port)
             except OSError:
-                await trio.sleep(0.1)
+                await trio.sleep(LOOK_S)
             else:
                 await stream.aclose()
                 return
+
+
+async def _wait_for_workers(client: AsyncGyozaClient) -> None:
+    with trio.fail_after(START_S):
+        while True:
+            if len(await client.list_workers()) == WORKERS:
+                break
+            await trio.sleep(LOOK_S)  # nobody tells when a worker has come

@@ -1,5 +1,6 @@
 """The comparison of what containers did with what the server says, fed with made-up histories."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from gyoza.models import (
     OpRun,
     OpRunState,
 )
-from tests.chaos.marks import Mark, read_marks
+from tests.chaos.marks import Mark, read_claims, read_marks
 from tests.chaos.ops import (
     PARTS,
     Kind,
@@ -27,12 +28,15 @@ from tests.chaos.ops import (
     expected_stdout,
     split_log,
 )
+from tests.chaos.plan import LEASE_S
 from tests.chaos.report import Outcome, last_line, report
 from tests.chaos.verdict import Fault, History, judge, notices
 
-RUN, NONCE, OTHER = "run-1", "aaaa", "bbbb"
+RUN, NONCE, OTHER, WORKER = "run-1", "aaaa", "bbbb", "worker-1"
 START = datetime(2026, 1, 1, tzinfo=UTC)
-LOST = ExecutionSummary(reason=FailureReason.WORKER_LOST)
+LOST = ExecutionSummary(reason=FailureReason.WORKER_LOST, worker_id=WORKER)
+TAKEN_S = 100.0
+"""When a run was taken from its worker, in seconds since START."""
 
 
 def planned(kind: Kind = Kind.QUICK, amount: int = 2, code: int = 0) -> PlannedRun:
@@ -102,16 +106,22 @@ def cancelled() -> History:
     )
 
 
+def away(*spans: tuple[float, float]) -> dict[str, list[tuple[float, float]]]:
+    """When the worker could not be heard, in seconds since START."""
+    start = START.timestamp()
+    return {WORKER: [(start + left, start + back) for left, back in spans]}
+
+
 def retried() -> History:
     """A run whose first worker was lost, though its container ran to the end."""
     history = completed()
     assert history.run is not None
     history.run.current_attempt = 2
     history.run.outputs = expected_outputs(history.planned, 2, OTHER)
-    history.attempts = [
-        attempt(OpRunState.FAILED, 1, LOST),
-        attempt(OpRunState.COMPLETED, 2),
-    ]
+    taken_at = START + timedelta(seconds=TAKEN_S)
+    lost = replace(attempt(OpRunState.FAILED, 1, LOST), started_at=START, finished_at=taken_at)
+    history.attempts = [lost, attempt(OpRunState.COMPLETED, 2)]
+    history.workers_away = away((TAKEN_S - LEASE_S, TAKEN_S))
     history.marks = [*marks(), *marks(2, OTHER)]
     history.log = written(history.planned, 2, OTHER)
     return history
@@ -135,6 +145,40 @@ def test_a_second_attempt_after_a_lost_worker_is_allowed_and_told() -> None:
         "ran to the end in more than one attempt",
         "took more than one attempt",
         "taken from a worker that was gone",
+    ]
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [(TAKEN_S - LEASE_S + 2, TAKEN_S - 2)],
+        [(0.0, 2 * TAKEN_S)],
+        [(TAKEN_S - 8, TAKEN_S - 6), (TAKEN_S - 9, TAKEN_S - 5), (TAKEN_S - 1, math.inf)],
+    ],
+    ids=["about a lease", "much longer", "again and again"],
+)
+def test_a_run_may_be_taken_from_a_worker_that_was_away(spans: list[tuple[float, float]]) -> None:
+    assert judge(replace(retried(), workers_away=away(*spans))) == []
+
+
+def never_told() -> History:
+    """A run whose first worker could be heard, and never heard that it is to have it."""
+    history = replace(retried(), workers_away=away())
+    history.attempts[0].started_at = None
+    return history
+
+
+def test_a_run_may_be_taken_from_a_worker_that_never_got_the_answer_to_its_claim() -> None:
+    assert judge(never_told()) == []
+    assert "taken from a worker that had never heard of it" in notices(never_told())
+
+
+def test_an_attempt_that_was_one_loss_too_many_is_told_as_the_failure_it_is() -> None:
+    lost = replace(LOST, worker_id="worker-2")
+    history = change(retried(), state=OpRunState.FAILED, execution_summary=lost)
+    history.attempts[1] = attempt(OpRunState.FAILED, 2, lost)
+    assert [finding.sentence for finding in judge(history)] == [
+        "It should succeed, and is FAILED, WORKER_LOST, exit code None: None"
     ]
 
 
@@ -173,6 +217,30 @@ FAULTS: dict[str, tuple[Fault, Callable[[], History]]] = {
     "completed by another attempt's container": (
         Fault.WRONG,
         lambda: replace(retried(), marks=marks()),
+    ),
+    "taken from a worker that could be heard": (
+        Fault.WRONG,
+        lambda: replace(retried(), workers_away=away()),
+    ),
+    "taken from a worker of which nothing is known": (
+        Fault.WRONG,
+        lambda: replace(retried(), workers_away={}),
+    ),
+    "taken from a worker that was away before": (
+        Fault.WRONG,
+        lambda: replace(retried(), workers_away=away((0.0, TAKEN_S - LEASE_S + 1))),
+    ),
+    "taken from a worker that was away afterwards": (
+        Fault.WRONG,
+        lambda: replace(retried(), workers_away=away((TAKEN_S - 2, math.inf))),
+    ),
+    "taken from a worker that was away for a moment": (
+        Fault.WRONG,
+        lambda: replace(retried(), workers_away=away((TAKEN_S - 9, TAKEN_S - 7))),
+    ),
+    "taken from a worker that had claimed it and could be heard": (
+        Fault.WRONG,
+        lambda: replace(never_told(), claimed={WORKER: {(RUN, 1)}}),
     ),
     "outputs of another attempt": (
         Fault.WRONG,
@@ -258,6 +326,14 @@ def test_a_mark_that_a_container_repeated_counts_once() -> None:
         Mark(7.5, "start", RUN, 1, NONCE),
         Mark(8.0, "end", RUN, 1, NONCE),
     ]
+
+
+def test_what_a_worker_has_claimed_is_in_its_log() -> None:
+    log = (
+        "2026-01-01 INFO    gyoza.worker.runner.claim_loop: Run run-1: attempt 2 of image:latest.\n"
+        "2026-01-01 INFO    gyoza.worker.runner.run_task: Run run-2 is done here.\n"
+    )
+    assert read_claims(log) == {(RUN, 2)}
 
 
 def test_standard_error_is_told_from_standard_output_wherever_it_interrupts() -> None:

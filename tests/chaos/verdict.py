@@ -1,7 +1,7 @@
 """Compares what every container truly did with what the server says of its run."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import zip_longest
@@ -10,6 +10,11 @@ from gyoza.models import EventType, FailureReason, OpAttempt, OpRun, OpRunState
 from tests.chaos import ops
 from tests.chaos.marks import Mark
 from tests.chaos.ops import Kind, PlannedRun
+from tests.chaos.plan import LEASE_S
+
+HEARD_S = 6.0
+"""A worker is heard that is there and can reach the server for so long: it sends a heartbeat each
+second, gives it up after three, and this machine may be slow."""
 
 ENDING_S = 2.0
 """So long after its last mark a container may still be ending."""
@@ -43,6 +48,8 @@ class History:
         log: The server's log of the last attempt.
         marks: What the run's containers said of themselves.
         engine_away: From when to when the engine was not there.
+        workers_away: From when to when each worker was not there, or could not reach the server.
+        claimed: The runs and attempts that each worker has got.
         cancel_asked: Whether a cancel was sent.
         cancel_granted: Whether the server said that the run is cancelled.
     """
@@ -54,6 +61,12 @@ class History:
     log: str = ""
     marks: list[Mark] = field(default_factory=list[Mark])
     engine_away: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    workers_away: Mapping[str, list[tuple[float, float]]] = field(
+        default_factory=dict[str, list[tuple[float, float]]]
+    )
+    claimed: Mapping[str, set[tuple[str, int]]] = field(
+        default_factory=dict[str, set[tuple[str, int]]]
+    )
     cancel_asked: bool = False
     cancel_granted: bool = False
 
@@ -91,8 +104,11 @@ def notices(history: History) -> list[str]:
     ended = [mark.nonce for mark in history.marks if mark.what == "end"]
     if any(history.outlived_engine(nonce) for nonce in ended):
         found.append("had a container that ran on without the engine")
-    if any(a.execution_summary.reason == FailureReason.WORKER_LOST for a in history.attempts):
+    taken = _taken(history)
+    if any(_was_had(history, attempt) for attempt in taken):
         found.append("taken from a worker that was gone")
+    if any(not _was_had(history, attempt) for attempt in taken):
+        found.append("taken from a worker that had never heard of it")
     return found
 
 
@@ -102,6 +118,7 @@ def _judge(history: History) -> Iterator[tuple[Fault, str]]:
         yield Fault.LOST, "The server does not know it."
         return
     yield from _doubled(history)
+    yield from _robbed(history)
     if not run.state.terminal:
         yield Fault.LOST, f"It is {run.state} and did not end."
         return
@@ -123,6 +140,52 @@ def _doubled(history: History) -> Iterator[tuple[Fault, str]]:
     for attempt in sorted({mark.attempt for mark in history.marks}):
         if len(history.nonces("end", attempt)) > 1:
             yield Fault.DOUBLED, f"Two containers of attempt {attempt} ran to their end."
+
+
+def _robbed(history: History) -> Iterator[tuple[Fault, str]]:
+    """Tell of attempts that were taken from workers that could be heard.
+
+    Whatever kept the server from hearing them, a worker keeps its runs unless it was away itself.
+    """
+    for attempt in _taken(history):
+        worker = attempt.execution_summary.worker_id
+        if attempt.finished_at is None or not _was_had(history, attempt):
+            continue
+        taken_at = attempt.finished_at.timestamp()
+        away = history.workers_away.get(worker or "", [])
+        heard_s = _longest_gap(away, taken_at - LEASE_S, taken_at)
+        if heard_s > HEARD_S:
+            yield (
+                Fault.WRONG,
+                f"Attempt {attempt.attempt} was taken from {worker}, which could be heard for "
+                f"{heard_s:.1f} s at a stretch in the {LEASE_S:g} s before.",
+            )
+
+
+def _taken(history: History) -> list[OpAttempt]:
+    """Return the attempts whose worker was taken for lost; not the one that was too much."""
+    last = history.run.current_attempt if history.run else 0
+    return [
+        attempt
+        for attempt in history.attempts
+        if attempt.execution_summary.reason == FailureReason.WORKER_LOST
+        and not (history.run and history.run.state is OpRunState.FAILED and attempt.attempt == last)
+    ]
+
+
+def _was_had(history: History, attempt: OpAttempt) -> bool:
+    """Return whether the worker had the run: the claim's answer may have been lost on its way."""
+    claimed = history.claimed.get(attempt.execution_summary.worker_id or "", set())
+    return attempt.started_at is not None or (history.run_id, attempt.attempt) in claimed
+
+
+def _longest_gap(spans: list[tuple[float, float]], begin: float, end: float) -> float:
+    """Return the longest time between begin and end that no span covers, in seconds."""
+    longest, covered = 0.0, begin
+    for left, back in [*sorted(spans), (end, end)]:
+        longest = max(longest, min(left, end) - covered)
+        covered = max(covered, back)
+    return longest
 
 
 def _reported_its_end(attempt: OpAttempt) -> bool:

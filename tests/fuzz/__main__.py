@@ -24,6 +24,9 @@ TARGETS = {
 LIMITS = ("-rss_limit_mb=512", "-timeout=10")
 """MB of a process and seconds of one input, of which none of them may take more."""
 
+PATIENT = {"tests.fuzz.http:HTTP": ("-timeout=100",)}
+"""What a real server behind real sockets is given on a busy machine."""
+
 RUNS = ("-runs=20000", "-seed=1", "-max_total_time=60")
 """Without `--seconds`: the same inputs every time."""
 
@@ -39,7 +42,7 @@ def fuzz(target: str, budget: Sequence[str]) -> str:
         corpus, found = Path(folder) / "corpus", Path(folder) / "found"
         corpus.mkdir()
         found.mkdir()
-        options = [*LIMITS, *budget, f"-artifact_prefix={found}/"]
+        options = [*LIMITS, *PATIENT.get(target, ()), *budget, f"-artifact_prefix={found}/"]
         command = [sys.executable, "-m", "tests.fuzz.guided", target, str(corpus), *options]
         environment = os.environ | {"TMPDIR": folder}
         ended = subprocess.run(

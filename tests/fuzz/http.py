@@ -33,7 +33,7 @@ TLS, RAW, HALF, RESET, CLOSED = 1, 2, 4, 8, 16
 """To the port for TLS; without a handshake; shutting down after it; hanging up hard; at once."""
 
 ANSWER = re.compile(rb"HTTP/1\.1 [1-5]\d\d ")
-PATIENT_S = 30.0
+PATIENT_S = 90.0
 
 
 class _Live:
