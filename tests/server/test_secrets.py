@@ -123,6 +123,8 @@ async def test_a_database_from_before_there_were_secrets_still_serves(tmp_path: 
     old = sqlite3.connect(file)
     old.execute("DROP INDEX runs_queued")
     old.execute("ALTER TABLE runs DROP COLUMN event_bytes")
+    for column in ("logged_at", "log_complete"):
+        old.execute(f"ALTER TABLE attempts DROP COLUMN {column}")
     old.execute("UPDATE run_data SET spec = json_remove(spec, '$.secrets')")
     old.execute("PRAGMA user_version=1")
     old.commit()

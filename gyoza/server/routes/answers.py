@@ -306,5 +306,6 @@ def show_definition(definition: OpDefinition) -> dict[str, Any]:
 
 def _masked(shown: dict[str, Any], secrets: list[str]) -> dict[str, Any]:
     values: dict[str, str] = shown["env_vars"]
-    shown["env_vars"] = {n: MASK if n in secrets else value for n, value in values.items()}
+    hidden = set(secrets)
+    shown["env_vars"] = {n: MASK if n in hidden else value for n, value in values.items()}
     return shown

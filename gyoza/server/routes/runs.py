@@ -43,7 +43,7 @@ async def create(
 
 @router.get(
     "",
-    summary="Runs, newest first; `events` is left empty here",
+    summary="Runs, newest first; `inputs`, `outputs` and `events` are left empty here",
     responses=answers(RunPage),
 )
 async def list_some(
@@ -56,7 +56,7 @@ async def list_some(
     image: str | None = None,
     topic: str | None = None,
 ) -> JSONResponse:
-    """Show a page of runs without their events."""
+    """Show a page of runs without what may be large of them."""
     which = runs.RunFilter(state, op_definition, image, topic)
 
     def find(conn: Connection) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select
+from sqlalchemy import JSON, Connection, Row, Select, bindparam, func, insert, select
 
 from gyoza.models import (
     Constraints,
@@ -37,7 +37,13 @@ KEPT = (
 
 # Statements of every request are made once: to make one costs as much as to execute it.
 _FIND = select(runs).where(runs.c.id == bindparam("run"))
-_DATA = select(run_data).where(run_data.c.run_id.in_(bindparam("ids", expanding=True)))
+_OF_RUNS = run_data.c.run_id.in_(bindparam("ids", expanding=True))
+_DATA = select(run_data).where(_OF_RUNS)
+_SMALL_DATA = select(
+    run_data.c.run_id, func.json_remove(run_data.c.spec, "$.inputs", type_=JSON).label("spec")
+).where(_OF_RUNS)
+"""All but inputs and outputs, which may be large, and are never read for it."""
+
 _EVENTS = (
     select(events)
     .where(events.c.run_id == bindparam("run"), events.c.id >= bindparam("first"))
@@ -131,7 +137,9 @@ def list_runs(
     starting_after: str | None = None,
     ending_before: str | None = None,
 ) -> tuple[list[OpRun], bool]:
-    """Return runs without their events, newest first, and whether there are more in that direction.
+    """Return runs, newest first, and whether there are more in that direction.
+
+    They come without inputs, outputs and events.
 
     Args:
         conn: Where to read.
@@ -154,7 +162,9 @@ def list_runs(
     page = list(rows[:limit])
     if ending_before is not None:
         page.reverse()
-    return _with_data(conn, page), len(rows) > limit
+    found = conn.execute(_SMALL_DATA, {"ids": [row.id for row in page]})
+    specs = {row.run_id: row.spec for row in found}
+    return [_to_run(row, specs[row.id], {}) for row in page], len(rows) > limit
 
 
 def load_attempts(conn: Connection, run_id: str) -> list[OpAttempt]:
@@ -239,7 +249,7 @@ def _to_run(row: RunRow, spec: Json, outputs: Json) -> OpRun:
         priority=row.priority,
         image=row.image,
         command=spec["command"],
-        inputs=spec["inputs"],
+        inputs=spec.get("inputs", {}),
         outputs=outputs,
         env_vars=spec["env_vars"],
         secrets=spec.get("secrets", []),  # older databases hold runs without them
