@@ -37,7 +37,7 @@ def raise_limit() -> float:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     most = allowed()
     told = "Any number of" if math.isinf(most) else f"Up to {most:.0f}"
-    logger.info("%s files and connections may be open at a time.", told)
+    logger.debug("%s files and connections may be open at a time.", told)
     return most
 
 

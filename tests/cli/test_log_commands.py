@@ -20,6 +20,7 @@ from gyoza.models import EventType, OpRun
 from gyoza.server.routes import log_stream
 from gyoza.server.store import logs
 from tests.client.streams import HEAD, Streams, end, piece, streaming
+from tests.server.api import KEY as SERVER_KEY
 from tests.server.process import ServerProcess
 
 from .conftest import Gyoza
@@ -144,7 +145,7 @@ async def restarting(directory: Path) -> AsyncGenerator[tuple[ServerProcess, Asy
     server = ServerProcess(directory)
     await server.start()
     try:
-        async with AsyncGyozaClient(server.url, KEY) as client:
+        async with AsyncGyozaClient(server.url, SERVER_KEY) as client:
             await client.heartbeat("w1", {"cpu_cores": 2, "ram_mb": 2048}, marks_log_end=True)
             yield server, client
     finally:
@@ -166,7 +167,7 @@ async def open_command(server: ServerProcess, *arguments: str) -> trio.Process:
         [*COMMAND, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "GYOZA_SERVER_URL": server.url, "GYOZA_API_KEY": KEY},
+        env={**os.environ, "GYOZA_SERVER_URL": server.url, "GYOZA_API_KEY": SERVER_KEY},
     )
 
 
@@ -232,7 +233,7 @@ async def test_what_is_no_server_of_gyoza_is_waited_out(
 ) -> None:
     page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<h1>Sign in</h1>"
     away = b"HTTP/1.1 521 -\r\nServer: cloudflare\r\n\r\n"
-    answers = [HEAD + piece(6, "first\n"), page, away, HEAD + piece(13, "second\n") + end()]
+    answers = [HEAD + piece(6, "first\n"), away, page, HEAD + piece(13, "second\n") + end()]
     async with streaming(*answers) as server:
         assert await of_command(server) == ExitCode.OK
     shown = capsys.readouterr()

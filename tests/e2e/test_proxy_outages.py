@@ -1,6 +1,7 @@
 """Server, or reverse proxy before it, away for a while; a proxy that waits too short or lies."""
 
 import subprocess
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,19 @@ LIARS = {
 both = {"nginx": NGINX, "haproxy": HAPROXY}
 
 
-@each({**both, "nginx with HTTP 1.0": HTTP_1_0})
-async def test_a_log_is_followed_through_restarts_of_server_and_proxy(
-    setup: Setup, tmp_path: Path
-) -> None:
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncGenerator[ServerProcess]:
+    """A server as a process."""
     server = ServerProcess(tmp_path)
     await server.start()
+    yield server
+    await server.kill()
+
+
+@each({**both, "nginx with HTTP 1.0": HTTP_1_0})
+async def test_a_log_is_followed_through_restarts_of_server_and_proxy(
+    setup: Setup, server: ServerProcess
+) -> None:
     with trio.fail_after(LIMIT_S):
         async with (
             AsyncGyozaClient(server.url, KEY) as client,
@@ -78,7 +86,6 @@ async def test_a_log_is_followed_through_restarts_of_server_and_proxy(
             await client.append_logs(run_id, 14, "four\n")
             await client.add_event(run_id, "COMPLETED", "done", {})
             await followers.done.wait()
-    await server.kill()
     assert set(followers.texts.values()) == {"one\ntwo\nthree\nfour\n"}
 
 
@@ -173,10 +180,8 @@ async def test_whoever_waits_himself_is_told_that_the_proxy_does_not(
 
 @each(both | LIARS)
 async def test_a_run_completes_in_its_first_attempt_though_the_server_is_away_behind_it(
-    setup: Setup, tmp_path: Path, busybox_image: str
+    setup: Setup, server: ServerProcess, tmp_path: Path, busybox_image: str
 ) -> None:
-    server = ServerProcess(tmp_path)
-    await server.start()
     with trio.fail_after(LIMIT_S):
         async with (
             AsyncGyozaClient(server.url, KEY) as client,
@@ -197,7 +202,6 @@ async def test_a_run_completes_in_its_first_attempt_though_the_server_is_away_be
                 await server.start()
             run = await run_once(client, run_id, ended)
             log = await client.get_logs(run_id)
-    await server.kill()
     check_told(run, log, 2)
 
 

@@ -150,7 +150,8 @@ class Place:
         upstream: Where its server listens.
         log: Where it sends what it tells of its requests.
         files: Paths of the page, each with the file that stands for it.
-        ca_file: Who has issued its certificate, and may issue those of its clients.
+        ca_file: Who has issued its certificate and that of its client.
+        client: The client's certificate.
     """
 
     def __init__(self, folder: Path, upstream: int, log: int) -> None:
