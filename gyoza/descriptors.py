@@ -35,15 +35,18 @@ def raise_limit() -> float:
             if allowed() < _number(wanted):
                 with suppress(OSError, ValueError):
                     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    most = allowed()
-    told = "Any number of" if math.isinf(most) else f"Up to {most:.0f}"
-    logger.debug("%s files and connections may be open at a time.", told)
-    return most
+    logger.debug("%s files and connections may be open at a time.", in_words())
+    return allowed()
 
 
 def allowed() -> float:
     """Return how many files this process may have open at a time."""
     return math.inf if resource is None else _number(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def in_words() -> str:
+    """Return how many files may be open, as the beginning of a sentence."""
+    return "Any number of" if math.isinf(allowed()) else f"Up to {allowed():.0f}"
 
 
 def free() -> float:

@@ -59,9 +59,7 @@ class BaseClient:
         """
         if isinstance(failure, httpx.TransportError):
             used.reload_certificates()
-        if not isinstance(failure, ApiError) or isinstance(failure, ForeignAnswer):
-            return False  # nobody has looked at the key
-        if failure.status != 401:
+        if not isinstance(failure, ApiError) or failure.status != 401:
             return False
         try:
             key = self._access.find_key()
@@ -69,7 +67,8 @@ class BaseClient:
             return False
         if key != self.connection.api_key:
             self.connection = replace(self.connection, api_key=key)
-        return key != used.api_key
+        # A refusal that is not the server's says nothing about the key.
+        return key != used.api_key and not isinstance(failure, ForeignAnswer)
 
 
 def sign(method: Callable[..., Any], describe: Callable[..., Call[Any]]) -> None:

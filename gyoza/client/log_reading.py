@@ -189,8 +189,6 @@ class LogReading:
         Raises:
             httpx.RemoteProtocolError: If it was cut.
         """
-        if self.ended:
-            return
         if self._events is not None:
             raise httpx.RemoteProtocolError("the stream of the log was cut")
         self.ended = True

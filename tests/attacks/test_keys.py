@@ -110,8 +110,8 @@ async def test_a_server_that_sends_its_clients_elsewhere_gets_no_key_there(
 def test_a_server_that_sends_the_log_elsewhere_gets_no_key_there(server: Scripted) -> None:
     with scripted_server(Answer()) as elsewhere:
         server.answers[:] = [Answer(status=307, headers={"Location": elsewhere.url})]
-        with GyozaClient(server.url, KEY) as client, pytest.raises(ApiError):
-            list(client.follow_logs("r"))
+        with GyozaClient(server.url, KEY) as client, pytest.raises(ClientError):
+            list(client.follow_logs("r", patience_s=0))
     assert elsewhere.requests == []
 
 
@@ -197,7 +197,13 @@ def test_no_command_takes_a_key_where_ps_would_show_it() -> None:
             yield from options(sub)
 
     named = {option for option in options(typer.main.get_command(app)) if "key" in option}
-    assert named == {"--api-key-file", "--client-key", "--tls-keyfile", "key_id"}
+    assert named == {
+        "--api-key-file",
+        "--client-key",
+        "--max-connections-per-key",
+        "--tls-keyfile",
+        "key_id",
+    }
 
 
 async def test_the_command_line_of_a_process_that_has_the_key_does_not_show_it(

@@ -284,4 +284,4 @@ async def test_a_worker_whose_server_cannot_be_trusted_says_why_and_tries_on(
             assert server.requests == []
     said = worker.log.read_text()
     assert "from an authority that is not known here; name the authority's file" in said
-    assert "It is tried on." in said
+    assert "retrying: The certificate of the server" in said

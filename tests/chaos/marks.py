@@ -1,12 +1,13 @@
-"""The marks of containers: what each said of itself, as the recorder wrote it down.
+"""What containers and workers said of themselves.
 
-And what workers say of the runs they get: the claim whose answer was lost is not in their logs.
+Containers by marks, which the recorder wrote down; workers in their logs, of the runs they got and
+of those they had to let go of before the server knew.
 """
 
 import re
 from dataclasses import dataclass
 
-_CLAIMED = re.compile(r"Run (\S+): attempt (\d+) of ")
+_CLAIMED = re.compile(r"Run (\S+): attempt (\d+) of |Run (\S+) was not given back")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,19 @@ class Mark:
     nonce: str
 
 
+@dataclass(frozen=True)
+class Claims:
+    """What a worker said of its runs, each with its attempt.
+
+    Attributes:
+        got: Those it had. The claim whose answer was lost gave it none.
+        let_go: Of these, those it tried to give back to a server that was away.
+    """
+
+    got: set[tuple[str, int]]
+    let_go: set[tuple[str, int]]
+
+
 def read_marks(text: str) -> list[Mark]:
     """Read the recorder's file; a mark that a container repeated counts once."""
     marks: dict[tuple[str, ...], Mark] = {}
@@ -36,6 +50,13 @@ def read_marks(text: str) -> list[Mark]:
     return list(marks.values())
 
 
-def read_claims(log: str) -> set[tuple[str, int]]:
-    """Return the runs and attempts that a worker has got, out of its log."""
-    return {(found[1], int(found[2])) for found in _CLAIMED.finditer(log)}
+def read_claims(log: str) -> Claims:
+    """Read a worker's log."""
+    got: set[tuple[str, int]] = set()
+    let_go: set[tuple[str, int]] = set()
+    for found in _CLAIMED.finditer(log):
+        if found[1]:
+            got.add((found[1], int(found[2])))
+        else:
+            let_go |= {(run_id, attempt) for run_id, attempt in got if run_id == found[3]}
+    return Claims(got, let_go)

@@ -178,13 +178,13 @@ async def _drain(stage: Stage, tell: Teller) -> list[str]:
 async def _collect(stage: Stage, workload: Workload) -> list[History]:
     """Ask the server for all it knows of each run, and add what the containers said."""
     marks = stage.engine.marks()
-    claimed, away = stage.claims(), stage.away()
+    claims, away = stage.claims(), stage.away()
     histories: list[History] = []
     for submitted in sorted(workload.submitted, key=lambda one: one.planned.number):
         history = await _ask(stage, submitted)
         history.engine_away = stage.engine.away
         history.workers_away = away
-        history.claimed = claimed
+        history.claims = claims
         history.marks = [mark for mark in marks if mark.run_id == submitted.run_id]
         histories.append(history)
     return histories
@@ -205,7 +205,9 @@ async def _ask(stage: Stage, submitted: Submitted) -> History:
         known.attempts = [OpAttempt.from_dict(attempt) for attempt in attempts]
         _correct_times(known.run, known.attempts, stage.clock)
         if known.attempts:
+            began = trio.current_time()
             known.log = await insist(partial(client.get_logs, run_id))
+            known.log_took_s = trio.current_time() - began
     except ApiError as error:
         if error.status != 404:
             raise

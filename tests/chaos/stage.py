@@ -26,7 +26,7 @@ from gyoza.worker.containers.docker_engine import open_docker_engine
 from tests.chaos.clock import Clock, find_library, forget
 from tests.chaos.database import Database, open_database
 from tests.chaos.engine import Engine, open_engine
-from tests.chaos.marks import read_claims
+from tests.chaos.marks import Claims, read_claims
 from tests.chaos.noise import Noise
 from tests.chaos.plan import LEASE_S
 from tests.chaos.processes import Service, away, open_service
@@ -71,8 +71,8 @@ class Stage:
         """All processes of gyoza."""
         return [self.server, *self.workers]
 
-    def claims(self) -> dict[str, set[tuple[str, int]]]:
-        """Return which attempts of which runs each worker has got, by its own word."""
+    def claims(self) -> dict[str, Claims]:
+        """Return what each worker said of its runs."""
         return {
             worker.name: read_claims(worker.log.read_text(encoding="utf-8", errors="replace"))
             for worker in self.workers

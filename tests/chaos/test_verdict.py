@@ -18,7 +18,7 @@ from gyoza.models import (
     OpRun,
     OpRunState,
 )
-from tests.chaos.marks import Mark, read_claims, read_marks
+from tests.chaos.marks import Claims, Mark, read_claims, read_marks
 from tests.chaos.ops import (
     PARTS,
     Kind,
@@ -173,6 +173,13 @@ def test_a_run_may_be_taken_from_a_worker_that_never_got_the_answer_to_its_claim
     assert "taken from a worker that had never heard of it" in notices(never_told())
 
 
+def test_a_run_may_be_taken_from_a_worker_that_left_and_could_not_give_it_back() -> None:
+    claims = Claims({(RUN, 1)}, {(RUN, 1)})
+    history = replace(retried(), workers_away=away(), claims={WORKER: claims})
+    assert judge(history) == []
+    assert "taken from a worker that left and could not give it back" in notices(history)
+
+
 def test_an_attempt_that_was_one_loss_too_many_is_told_as_the_failure_it_is() -> None:
     lost = replace(LOST, worker_id="worker-2")
     history = change(retried(), state=OpRunState.FAILED, execution_summary=lost)
@@ -240,7 +247,7 @@ FAULTS: dict[str, tuple[Fault, Callable[[], History]]] = {
     ),
     "taken from a worker that had claimed it and could be heard": (
         Fault.WRONG,
-        lambda: replace(never_told(), claimed={WORKER: {(RUN, 1)}}),
+        lambda: replace(never_told(), claims={WORKER: Claims({(RUN, 1)}, set())}),
     ),
     "outputs of another attempt": (
         Fault.WRONG,
@@ -283,6 +290,7 @@ FAULTS: dict[str, tuple[Fault, Callable[[], History]]] = {
         Fault.WRONG,
         lambda: replace(completed(CHATTY), log=written(CHATTY)[:-5]),
     ),
+    "a log that is not closed": (Fault.WRONG, lambda: replace(cancelled(), log_took_s=100.0)),
     "the log of another attempt": (
         Fault.WRONG,
         lambda: replace(completed(), log=written(planned(), 2)),
@@ -328,12 +336,15 @@ def test_a_mark_that_a_container_repeated_counts_once() -> None:
     ]
 
 
-def test_what_a_worker_has_claimed_is_in_its_log() -> None:
+def test_what_a_worker_said_of_its_runs_is_read_in_its_log() -> None:
     log = (
         "2026-01-01 INFO    gyoza.worker.runner.claim_loop: Run run-1: attempt 2 of image:latest.\n"
+        "2026-01-01 INFO    gyoza.worker.runner.claim_loop: Run run-3: attempt 1 of image:latest.\n"
         "2026-01-01 INFO    gyoza.worker.runner.run_task: Run run-2 is done here.\n"
+        "2026-01-01 INFO    gyoza.worker.runner.giving_back: Run run-1 was not given back: 503\n"
+        "2026-01-01 INFO    gyoza.worker.runner.claim_loop: Run run-1: attempt 3 of image:latest.\n"
     )
-    assert read_claims(log) == {(RUN, 2)}
+    assert read_claims(log) == Claims({(RUN, 2), (RUN, 3), ("run-3", 1)}, {(RUN, 2)})
 
 
 def test_standard_error_is_told_from_standard_output_wherever_it_interrupts() -> None:

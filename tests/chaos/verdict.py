@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from gyoza.models import EventType, FailureReason, OpAttempt, OpRun, OpRunState
 from tests.chaos import ops
-from tests.chaos.marks import Mark
+from tests.chaos.marks import Claims, Mark
 from tests.chaos.ops import Kind, PlannedRun
 from tests.chaos.plan import LEASE_S
 
@@ -18,6 +18,13 @@ second, gives it up after three, and this machine may be slow."""
 
 ENDING_S = 2.0
 """So long after its last mark a container may still be ending."""
+
+FROM_GONE = "taken from a worker that was gone"
+FROM_UNAWARE = "taken from a worker that had never heard of it"
+FROM_LEAVING = "taken from a worker that left and could not give it back"
+
+CLOSED_S = 30.0
+"""Once all is whole again the server must know by then that nothing more of a log will come."""
 
 TORN_LINES = 4
 """Where output is missing a line may be torn; so many at most, as the engine is away seldom."""
@@ -46,10 +53,11 @@ class History:
     Attributes:
         run: What the server says at the end; None if it does not know the run.
         log: The server's log of the last attempt.
+        log_took_s: How long the server took to give it, in seconds.
         marks: What the run's containers said of themselves.
         engine_away: From when to when the engine was not there.
         workers_away: From when to when each worker was not there, or could not reach the server.
-        claimed: The runs and attempts that each worker has got.
+        claims: What each worker said of its runs.
         cancel_asked: Whether a cancel was sent.
         cancel_granted: Whether the server said that the run is cancelled.
     """
@@ -64,11 +72,10 @@ class History:
     workers_away: Mapping[str, list[tuple[float, float]]] = field(
         default_factory=dict[str, list[tuple[float, float]]]
     )
-    claimed: Mapping[str, set[tuple[str, int]]] = field(
-        default_factory=dict[str, set[tuple[str, int]]]
-    )
+    claims: Mapping[str, Claims] = field(default_factory=dict[str, Claims])
     cancel_asked: bool = False
     cancel_granted: bool = False
+    log_took_s: float = 0.0
 
     def nonces(self, what: str, attempt: int) -> list[str]:
         """Return the containers of an attempt that made this mark."""
@@ -104,11 +111,7 @@ def notices(history: History) -> list[str]:
     ended = [mark.nonce for mark in history.marks if mark.what == "end"]
     if any(history.outlived_engine(nonce) for nonce in ended):
         found.append("had a container that ran on without the engine")
-    taken = _taken(history)
-    if any(_was_had(history, attempt) for attempt in taken):
-        found.append("taken from a worker that was gone")
-    if any(not _was_had(history, attempt) for attempt in taken):
-        found.append("taken from a worker that had never heard of it")
+    found += sorted({_whence(history, attempt) for attempt in _taken(history)})
     return found
 
 
@@ -122,6 +125,8 @@ def _judge(history: History) -> Iterator[tuple[Fault, str]]:
     if not run.state.terminal:
         yield Fault.LOST, f"It is {run.state} and did not end."
         return
+    if history.log_took_s > CLOSED_S:
+        yield Fault.WRONG, f"Its log was waited for, for {history.log_took_s:.0f} s after its end."
     if history.cancel_granted and run.state is not OpRunState.CANCELLED:
         yield Fault.WRONG, f"A cancel was granted, and yet it is {run.state}."
     elif run.state is OpRunState.CANCELLED:
@@ -149,7 +154,7 @@ def _robbed(history: History) -> Iterator[tuple[Fault, str]]:
     """
     for attempt in _taken(history):
         worker = attempt.execution_summary.worker_id
-        if attempt.finished_at is None or not _was_had(history, attempt):
+        if attempt.finished_at is None or _whence(history, attempt) != FROM_GONE:
             continue
         taken_at = attempt.finished_at.timestamp()
         away = history.workers_away.get(worker or "", [])
@@ -173,10 +178,13 @@ def _taken(history: History) -> list[OpAttempt]:
     ]
 
 
-def _was_had(history: History, attempt: OpAttempt) -> bool:
-    """Return whether the worker had the run: the claim's answer may have been lost on its way."""
-    claimed = history.claimed.get(attempt.execution_summary.worker_id or "", set())
-    return attempt.started_at is not None or (history.run_id, attempt.attempt) in claimed
+def _whence(history: History, attempt: OpAttempt) -> str:
+    """Return what became of a run that was taken from its worker, in a few words."""
+    said = history.claims.get(attempt.execution_summary.worker_id or "", Claims(set(), set()))
+    key = history.run_id, attempt.attempt
+    if key in said.let_go:
+        return FROM_LEAVING
+    return FROM_GONE if attempt.started_at or key in said.got else FROM_UNAWARE
 
 
 def _longest_gap(spans: list[tuple[float, float]], begin: float, end: float) -> float:

@@ -4,11 +4,12 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,33 @@ def test_ctrl_c_and_yes_cancels_the_run_and_waits_for_its_end(
     assert err.endswith(f"Run {run_id} is CANCELLED.\n")
 
 
+def test_after_ctrl_c_and_yes_nothing_is_shown_once_more(
+    url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = Watched()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+
+    def script(worker: PlayedWorker) -> None:
+        run = worker.start()
+        worker.log(run, "one\n")
+        worker.report(run, EventType.INFO, "said once")
+        worker.fail(run, "The container exited with 3.")
+        run = worker.start()
+        worker.log(run, "two\nwith")
+        out.wait_for("two")
+        signal.raise_signal(signal.SIGINT)
+        worker.log(run, "out its end")
+
+    with ThreadPoolExecutor(1) as pool, played_worker(url) as worker:
+        playing = pool.submit(script, worker)
+        code = main(["run", "image", "--follow", "--max-attempts", "2"])
+        playing.result(timeout=60)
+    assert code == ExitCode.FAILED
+    assert out.getvalue() == "one\ntwo\nwithout its end\n"
+    assert capfd.readouterr().err.count("said once") == 1
+
+
 @pytest.mark.parametrize(
     "stdin", [Terminal("n\n"), Terminal(""), Terminal(None), io.StringIO("y\n")]
 )
@@ -209,6 +237,52 @@ def test_a_server_that_goes_away_is_told(
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith(f"gyoza: Run {run_id} goes on, but ")
     assert f"`gyoza runs logs --follow {run_id}` follows it again." in last
+
+
+def test_a_server_that_goes_away_before_the_run_has_a_log_is_told_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GYOZA_API_KEY", KEY)
+    monkeypatch.setattr("gyoza.cli.follow.PATIENCE_S", 0.0)
+    monkeypatch.setattr("gyoza.cli.follow.POLL_S", 0.0)
+    err = Watched()
+    monkeypatch.setattr(sys, "stderr", err)
+    with ExitStack() as server, ThreadPoolExecutor(1) as pool:
+        url = server.enter_context(live_server(tmp_path))
+
+        def script() -> None:
+            with server:
+                err.wait_for("waiting for a worker")
+
+        playing = pool.submit(script)
+        code = main(["run", "image", "--follow", "--server-url", url])
+        playing.result(timeout=60)
+    assert code == ExitCode.SERVER
+    *_, last = err.getvalue().splitlines()
+    assert "goes on, but the server has been away for 0 s: " in last
+
+
+def test_a_run_that_is_deleted_while_it_is_followed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GYOZA_API_KEY", KEY)
+    monkeypatch.setattr("gyoza.cli.follow.POLL_S", 0.1)
+    out = Watched()
+    monkeypatch.setattr(sys, "stdout", out)
+    with live_server(tmp_path) as url, played_worker(url) as worker, ThreadPoolExecutor(1) as pool:
+
+        def script() -> None:
+            worker.log(worker.start(), "ready\n")
+            out.wait_for("ready")
+            database = sqlite3.connect(tmp_path / "gyoza.sqlite3")
+            with closing(database) as connection, connection:
+                connection.execute("DELETE FROM runs")
+
+        playing = pool.submit(script)
+        code = main(["run", "image", "--follow", "--server-url", url])
+        playing.result(timeout=60)
+    assert code == ExitCode.USAGE
+    assert "gyoza: There is no run" in capfd.readouterr().err
 
 
 def test_a_reader_that_goes_away_is_no_traceback(url: str) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.server.process import ServerProcess
 
 from .conftest import Gyoza
 from .live import KEY, PlayedWorker, live_server, played_worker
+from .test_views import Screen
 
 COMMAND = [sys.executable, "-m", "gyoza.cli.main"]
 LINES = [f"line {number:05} {'x' * 87}\n" for number in range(10_000)]
@@ -114,27 +116,32 @@ def test_a_log_without_its_end_is_printed_and_told(
     ("kind", "code"),
     [(EventType.COMPLETED, ExitCode.SERVER), (EventType.FAILED, ExitCode.FAILED)],
 )
-async def test_a_followed_run_whose_log_lacks_its_end_is_no_success(
-    incomplete: PlayedWorker, kind: EventType, code: ExitCode
+def test_a_followed_run_whose_log_lacks_its_end_is_no_success(
+    gyoza: Gyoza, incomplete: PlayedWorker, kind: EventType, code: ExitCode
 ) -> None:
-    async def work() -> None:
-        def script() -> None:
-            run = incomplete.start()
-            incomplete.log(run, "one\n")
-            incomplete.report(run, kind, "done", {})
+    def script() -> None:
+        run = incomplete.start()
+        incomplete.log(run, "one\n")
+        incomplete.report(run, kind, "done", {})
 
-        await trio.to_thread.run_sync(script)
+    with ThreadPoolExecutor(1) as pool:
+        playing = pool.submit(script)
+        result = gyoza("run", "image", "--follow")
+        playing.result(timeout=60)
+    assert result.code == code
+    assert result.out == ("one\n{}\n" if kind == EventType.COMPLETED else "one\n")
+    assert result.err.count("The end of the log") == 1
 
-    with trio.fail_after(200):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(work)
-            command = [*COMMAND, "run", "image", "--follow"]
-            done = await trio.run_process(
-                command, capture_stdout=True, capture_stderr=True, check=False
-            )
-    assert done.returncode == code
-    assert done.stdout.startswith(b"one\n")
-    assert done.stderr.count(b"The end of the log") == 1
+
+def test_on_a_terminal_colours_end_with_the_log(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    with played_worker(url) as worker:
+        worker.client.create_run("image", {})
+        run = worker.start()
+        worker.log(run, "\x1b[31mred\x1b[2J\n")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main(["runs", "logs", run.id]) == ExitCode.OK
+    assert screen.getvalue() == "\x1b[31mred␛[2J\n\x1b[0m"
 
 
 # Servers that go away.

@@ -1,10 +1,12 @@
 """Answers that are not a gyoza server's: proxies, content networks, login pages, other programs."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from gyoza.client import ApiError, ForeignAnswer, UnexpectedAnswer
+from gyoza.client import Access, ApiError, AsyncGyozaClient, ForeignAnswer, UnexpectedAnswer
 
 from .conftest import Send
 from .scripted import Answer, Scripted
@@ -101,3 +103,19 @@ async def test_the_sentence_names_who_has_answered_and_what_to_check(
     with pytest.raises((ForeignAnswer, UnexpectedAnswer), match=told) as caught:
         await send("get_run", "r1")
     assert "\n" not in str(caught.value)
+
+
+async def test_a_key_that_was_changed_is_used_after_a_refusal_of_something_else_too(
+    server: Scripted, tmp_path: Path, impatient: None
+) -> None:
+    file = trio.Path(tmp_path / "key")
+    await file.write_text("old")
+    async with AsyncGyozaClient(Access(url=server.url, api_key_file=str(file))) as client:
+        _ = client.connection
+        await file.write_text("new")
+        server.answers[:] = [Answer(PAGE, 401)] * 4 + [Answer([])]
+        with pytest.raises(ForeignAnswer):  # it has used up its tries: no one was for nothing
+            await client.list_workers()
+        assert await client.list_workers() == []
+    used = [request.headers["X-API-Key"] for request in server.requests]
+    assert used == ["old", "new", "new", "new", "new"]

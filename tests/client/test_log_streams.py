@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from gyoza.client import (
+    Access,
     ApiError,
     AsyncGyozaClient,
     ForeignAnswer,
@@ -116,6 +118,16 @@ async def test_text_never_ends_within_a_character(follow: Read) -> None:
         assert await follow(server.url) == ["grüße 🥟\n"]
 
 
+async def test_half_a_character_of_plain_text_waits_for_its_other_half(follow: Read) -> None:
+    async def talk(stream: trio.SocketStream) -> None:
+        for part in (PLAIN + b"\r\n", b"a", "ö".encode()[:1], "ö".encode()[1:]):
+            await stream.send_all(part)
+            await wait_all_tasks_blocked(0.05)
+
+    async with streaming(talk) as server:
+        assert await follow(server.url) == ["a", "ö"]
+
+
 async def test_kinds_of_events_and_fields_that_nobody_knows_are_passed_over(follow: Read) -> None:
     news = b"event: news\nid: 9\ndata: {}\n\nretry: 5\nid: 6\n\n: word\nid: 6\r\n"
     said = news + b'data: "first\\n"\r\ncolour: red\n\n'
@@ -178,6 +190,25 @@ async def test_a_refusal_of_the_server_is_told_at_once(follow: Read) -> None:
             await follow(server.url)
     assert not isinstance(caught.value, ForeignAnswer)
     assert len(server.asked) == 2
+
+
+async def test_a_key_that_was_changed_meanwhile_is_read_again(tmp_path: Path) -> None:
+    file = trio.Path(tmp_path / "key")
+    refusal = error("401 -", b'{"detail": "The key is wrong."}')
+    access = Access(api_key_file=str(file))
+    for kind in (GyozaClient, AsyncGyozaClient):
+        await file.write_text("old")
+        async with streaming(HEAD + ONE, refusal, HEAD + TWO + end()) as server:
+            client = kind(replace(access, url=server.url))
+            _ = client.connection
+            await file.write_text("new")
+            if isinstance(client, GyozaClient):
+                log = await trio.to_thread.run_sync(lambda c: list(c.follow_logs("r")), client)
+                client.close()
+            else:
+                async with client, aclosing(client.follow_logs("r")) as texts:
+                    log = [text async for text in texts]
+        assert log == BOTH
 
 
 async def test_the_end_of_a_log_that_never_came_is_an_error(follow: Read, get: Read) -> None:

@@ -61,7 +61,7 @@ async def test_a_worker_takes_no_more_runs_than_it_has_files_for(
         await deployment.drain()
     assert 1 < worker["max_concurrency"] < 20
     told = deployment.log.read_text()
-    assert "Up to 256 files and connections may be open at a time." in told
+    assert "256 files and connections may be open at a time." in told
     assert f"Of 200 slots only {worker['max_concurrency']} are used" in told
 
 

@@ -288,7 +288,7 @@ async def test_a_waiting_claim_gets_a_lost_run_once_its_worker_has_let_go(tmp_pa
         with trio.fail_after(200):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait)
-                await wait_all_tasks_blocked(0.05)
+                await wait_all_tasks_blocked(0.005)
                 assert got == []
                 await api.beat("w1")
         assert got == [run]

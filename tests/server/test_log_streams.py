@@ -285,6 +285,14 @@ async def never_begun(api: Api) -> str:
     return run
 
 
+async def claimed_and_cancelled_before_it_began(api: Api) -> str:
+    run = await api.submit()
+    await api.beat(marks_log_end=True)
+    assert [r["id"] for r in await api.claim()] == [run]
+    await api.post(f"/runs/{run}/cancel")
+    return run
+
+
 async def run_by_hand(api: Api) -> str:
     run = await api.submit()
     await api.event(run, "STARTED")
@@ -327,6 +335,7 @@ async def of_a_worker_that_does_not_say_so_now(api: Api) -> str:
     "make",
     [
         never_begun,
+        claimed_and_cancelled_before_it_began,
         run_by_hand,
         followed_by_another_attempt,
         of_a_worker_that_never_says_so,

@@ -26,7 +26,7 @@ from .api import KEY, Api, Json, serving, settings_in
 
 Case = Any  # schemathesis leaves what a case is about open
 EXAMPLES = int(os.environ.get("GYOZA_FUZZ_EXAMPLES", "15"))
-OPERATIONS = 29
+OPERATIONS = 30
 LIMIT_S = 200 * max(1, EXAMPLES / 15)
 ANSWER_S = 10.0
 MAX_WAIT_S = 0.01

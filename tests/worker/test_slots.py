@@ -17,7 +17,7 @@ from gyoza.worker.runner.slots import FILES_A_RUN, RESERVE, slots_that_fit
 LIMITED = """
 import logging, resource, sys
 from gyoza import descriptors
-logging.basicConfig(level="INFO", format="%(message)s")
+logging.basicConfig(level="DEBUG", format="%(message)s")
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard}))
 before = descriptors.free()
 print(int(descriptors.raise_limit()), int(descriptors.free() - before))
@@ -63,7 +63,7 @@ def test_a_system_without_limits_has_none(
 ) -> None:
     monkeypatch.setattr(descriptors, "resource", None)
     monkeypatch.setattr(descriptors, "OPEN_HERE", "/no/such/folder")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert descriptors.raise_limit() == math.inf
     assert descriptors.free() == math.inf
     assert slots_that_fit(10_000) == 10_000

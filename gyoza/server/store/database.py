@@ -1,6 +1,5 @@
 """The SQLite file: one writer at a time, readers beside it, all on disk before the answer."""
 
-import math
 import os
 import sqlite3
 import time
@@ -86,7 +85,7 @@ class Database:
         self._write_limit = trio.CapacityLimiter(1)  # before the first job, and after the last
         self._read_limit = trio.CapacityLimiter(READERS)
         self._ping_limit = trio.CapacityLimiter(1)
-        self.written_at = -math.inf
+        self.written_at = time.monotonic()  # it was opened just now
         self.write_error: str | None = None
 
     @classmethod

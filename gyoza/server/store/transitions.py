@@ -239,7 +239,7 @@ def _end_attempt(tx: Tx, run: RunRow, state: OpRunState, summary: Json, **column
     """End the current attempt and return the columns of the run that change with it."""
     current: Json = {"run": run.id, "number": run.current_attempt}
     started, marks_log_end = tx.conn.execute(_AT_END, current).one()
-    if not marks_log_end:  # nobody will say when the log is whole
+    if started is None or not marks_log_end:  # nobody will say when the log is whole
         columns["log_complete"] = 1
     measured = {} if started is None else {"duration_ms": max(0, round((tx.now - started) * 1000))}
     summary = measured | summary | {"worker_id": run.worker_id}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from gyoza import descriptors
 from gyoza.client import ApiError, AsyncGyozaClient, ClientError
 from gyoza.worker.containers.docker_engine import open_docker_engine
 from gyoza.worker.containers.engine import ContainerEngine
@@ -159,7 +160,10 @@ async def supervise(
         services.start_soon(enforce_drain_timeout, worker)
         services.start_soon(leave_when_idle, worker)
         logger.info(
-            "Worker %s takes up to %d runs.", worker.settings.worker_id, worker.active.free_slots
+            "Worker %s takes up to %d runs. %s files and connections may be open at a time.",
+            worker.settings.worker_id,
+            worker.active.free_slots,
+            descriptors.in_words(),
         )
         worker.ready.set()
         task_status.started(worker)
