@@ -5,17 +5,16 @@ what a worker does, in the name of the workers that its key is for, and sees the
 hold or held.
 """
 
-import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-import trio
+from fastapi import HTTPException
 from starlette.datastructures import QueryParams
 from starlette.types import Scope
 
 from gyoza.server.keyring import Key, Role
-from gyoza.server.plain_json import THREAD_FROM_BYTES
+from gyoza.server.plain_json import JsonBody
 
 ALLOWED: dict[Role, tuple[tuple[str, str], ...]] = {
     Role.CLIENT: (
@@ -42,7 +41,7 @@ WorkersOf = Callable[[str], Awaitable[set[str] | None]]
 """Returns the ids of the workers that hold or held a run; None for a run that there is not."""
 
 
-async def refusal(key: Key, scope: Scope, body: bytes, workers_of: WorkersOf) -> str | None:
+async def refusal(key: Key, scope: Scope, body: JsonBody, workers_of: WorkersOf) -> str | None:
     """Return why the holder of the key may not have this request, or None if he may."""
     if key.role == Role.ADMIN:
         return None
@@ -65,7 +64,7 @@ async def refusal(key: Key, scope: Scope, body: bytes, workers_of: WorkersOf) ->
 
 
 async def _worker_refusal(
-    key: Key, scope: Scope, match: re.Match[str], body: bytes, workers_of: WorkersOf
+    key: Key, scope: Scope, match: re.Match[str], body: JsonBody, workers_of: WorkersOf
 ) -> str | None:
     parts = match.groupdict()
     if scope["method"] in ("POST", "PUT"):
@@ -81,20 +80,17 @@ async def _worker_refusal(
     return None
 
 
-async def _named(scope: Scope, body: bytes) -> Any:
+async def _named(scope: Scope, body: JsonBody) -> Any:
     """Return the worker in whose name something is sent."""
     if scope["method"] == "PUT":
         return QueryParams(scope["query_string"]).get("worker_id")
     return await _field(body, "worker_id")
 
 
-async def _field(body: bytes, name: str) -> Any:
+async def _field(body: JsonBody, name: str) -> Any:
     """Return a field of a JSON object, or None: the route says what is wrong with the body."""
     try:
-        if len(body) < THREAD_FROM_BYTES:
-            data = json.loads(body)
-        else:
-            data = await trio.to_thread.run_sync(json.loads, body)
-    except (ValueError, RecursionError):
+        data = await body.value()
+    except (ValueError, HTTPException):
         return None
     return cast("dict[str, Any]", data).get(name) if isinstance(data, dict) else None

@@ -1,6 +1,7 @@
 """The gate of the application: key, role, rate and body, before anything is parsed."""
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from gyoza.server.access import WorkersOf, refusal
 from gyoza.server.http.connection import connection_of
 from gyoza.server.keyring import Key, Keyring
 from gyoza.server.limits import Limits
+from gyoza.server.plain_json import reading_body
 from gyoza.server.rates import Rates, WrongKeys, network_of, retry_after
 from gyoza.server.turns import HEARTBEAT, Turns, until_answered
 
@@ -21,6 +23,12 @@ HEALTH = frozenset({"/health", "/readyz"})
 
 # The documentation holds no data, and a browser cannot send the header.
 OPEN_PATHS = frozenset({*HEALTH, "/docs", "/openapi.json"})
+
+
+_MAY_BE_LARGE = re.compile(
+    r"/runs(/[^/]+(/events(/batch)?|/logs)?)?|/definitions/[^/]+/runs", re.ASCII
+)
+"""Addresses to which inputs, outputs, events and logs go."""
 
 
 class _Refused(Exception):
@@ -60,6 +68,7 @@ class Gate:
         self._wrong_keys = WrongKeys(limits.wrong_keys)
         self._turns = Turns(limits.at_once)
         self._large_bodies = trio.Semaphore(limits.large_bodies)
+        self._bodies_of_many_values = trio.Semaphore(limits.bodies_of_many_values)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it; what is no HTTP request reaches no code of ours."""
@@ -68,7 +77,7 @@ class Gate:
         try:
             _check_framing(scope)
             key = self._key(scope)
-            async with self._body(receive, kept=key is not None) as messages:
+            async with self._body(scope, receive, kept=key is not None) as messages:
                 with self._turns.of(scope) as turn:
                     await turn.take()
                     answer = until_answered(turn, send)
@@ -80,15 +89,18 @@ class Gate:
         self, key: Key | None, scope: Scope, messages: list[Message], receive: Receive, send: Send
     ) -> None:
         """Let a request through whose key may do what it asks for."""
-        if key is not None:
-            body = b"".join(message.get("body", b"") for message in messages)
+        replay = _replay(messages, receive)
+        if key is None:
+            await self._app(scope, replay, send)
+            return
+        data = b"".join(message.get("body", b"") for message in messages)
+        with reading_body(scope, data, self._bodies_of_many_values) as body:
             if tell := await refusal(key, scope, body, self._workers_of):
                 raise _Refused(403, tell)
-        replay = _replay(messages, receive)
-        if key is not None and _may_wait(scope):
-            await self._wait(key, scope, replay, send)
-        else:
-            await self._app(scope, replay, send)
+            if _may_wait(scope):
+                await self._wait(key, scope, replay, send)
+            else:
+                await self._app(scope, replay, send)
 
     async def _wait(self, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that ends with its key, though it may have been good at its start."""
@@ -127,13 +139,17 @@ class Gate:
         return key
 
     @asynccontextmanager
-    async def _body(self, receive: Receive, *, kept: bool) -> AsyncGenerator[list[Message]]:
+    async def _body(
+        self, scope: Scope, receive: Receive, *, kept: bool
+    ) -> AsyncGenerator[list[Message]]:
         """Read the whole body; of large ones only so many are in memory at a time.
 
         Without a key none is kept: nothing that is open to all needs one.
         """
         messages: list[Message] = []
         size, large = 0, False
+        may_be_large = _MAY_BE_LARGE.fullmatch(scope["path"])
+        most = self._limits.body_bytes if may_be_large else self._limits.small_body_bytes
         try:
             with trio.move_on_after(self._limits.body_s) as reading:
                 while not messages or messages[-1].get("more_body", False):
@@ -143,9 +159,8 @@ class Gate:
                     came = len(messages[-1].get("body", b""))
                     size += came
                     reading.deadline += came / self._limits.body_rate
-                    if size > self._limits.body_bytes:
-                        most = self._limits.body_bytes // 1024 // 1024
-                        raise _Refused(413, f"The body is larger than {most} MiB.")
+                    if size > most:
+                        raise _Refused(413, f"The body is larger than {most // 1024 // 1024} MiB.")
                     if not kept:
                         messages[:] = [{**messages[-1], "body": b""}]
                     elif size > self._limits.large_bytes and not large:

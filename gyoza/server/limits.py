@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gyoza.models.limits import BODY_BYTES, SMALL_BODY_BYTES
+
 MB = 1024 * 1024
 
 
@@ -12,9 +14,11 @@ class Limits:
     Attributes:
         idle_s: For the head of a request, and between two requests. Longer than clients keep a
             connection, so that it is never closed under their next request.
-        body_bytes: Of one body.
+        body_bytes: Of a body that may be large.
+        small_body_bytes: Of any other.
         large_bytes: Of a body, beyond which it is one of `large_bodies`.
         large_bodies: Held in memory at a time.
+        bodies_of_many_values: Held in memory as values at a time.
         body_s: For a whole body to come, and a second more for each `body_rate` of it that came.
         body_rate: See `body_s`.
         send_s: Without a client taking anything of an answer that is under way.
@@ -26,9 +30,11 @@ class Limits:
     """
 
     idle_s: float = 75.0
-    body_bytes: int = 16 * MB
+    body_bytes: int = BODY_BYTES
+    small_body_bytes: int = SMALL_BODY_BYTES
     large_bytes: int = 1 * MB
     large_bodies: int = 16
+    bodies_of_many_values: int = 2
     body_s: float = 30.0
     body_rate: int = 16 * 1024
     send_s: float = 30.0

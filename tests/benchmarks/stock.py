@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from gyoza.models import EventDelivery, EventType, OpRun
+from gyoza.server.json_text import EMPTY
 from gyoza.server.store import claims, reports, runs, workers
 from gyoza.server.store.database import Database, Tx
 from gyoza.server.store.schema import attempts, events, feed, run_data
@@ -49,7 +50,7 @@ async def give_half_to_others(path: Path) -> None:
 def _run(tx: Tx) -> str:
     topic = EventDelivery("stock", {"from": "a benchmark"})
     asked = OpRun(id="", image="busybox", inputs={"n": 1, "name": "x"}, event_delivery=topic)
-    return runs.create_run(tx, asked)
+    return runs.create_run(tx, asked, EMPTY).id
 
 
 def _finished_run(tx: Tx) -> str:
@@ -58,7 +59,7 @@ def _finished_run(tx: Tx) -> str:
     run_id = _run(tx)
     claims.claim(tx, "stock", 1, [], 60)
     for kind in (EventType.STARTED, EventType.COMPLETED):
-        reports.add_event(tx, run_id, reports.Report(kind, "said", {}, "stock", 1))
+        reports.add_event(tx, run_id, reports.Report(kind, "said", EMPTY, "stock", 1))
     return run_id
 
 

@@ -14,7 +14,7 @@ MB = 1024 * 1024
 async def test_a_worker_that_tells_events_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "MAX_EVENTS", 5)
+    monkeypatch.setattr(reports, "EVENTS", 5)
     async with serving(settings_in(tmp_path)) as api:
         run = await api.running()  # ASSIGNED and STARTED
         by: Json = {"worker_id": "w1", "attempt": 1}
@@ -32,7 +32,7 @@ async def test_a_worker_that_tells_events_for_ever(
 async def test_a_worker_whose_events_say_megabytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "MAX_EVENT_BYTES", 3000)
+    monkeypatch.setattr(reports, "EVENTS_BYTES", 3000)
     async with serving(settings_in(tmp_path)) as api:
         run = await api.running()
         for kind in ("INFO", "ERROR"):

@@ -129,16 +129,27 @@ async def check(api: Api, answered: Answered) -> None:
         attempts = await api.get(f"/runs/{run_id}/attempts")
         kinds = Counter(e["type"] for e in runs[run_id]["events"])
         assert kinds["ASSIGNED"] == len(attempts) == runs[run_id]["current_attempt"]
-        for attempt in attempts:
+        for attempt, events in zip(attempts, by_attempt(runs[run_id]["events"]), strict=True):
             number: int = attempt["attempt"]
-            told = Counter(e["type"] for e in attempt["events"])
+            told = Counter(e["type"] for e in events)
             assert max(told.values()) == 1 or told["INFO"] == 2
             end = answered.ended.get((run_id, number))
             assert end is None or told[end] == 1
             assert end != "COMPLETED" or runs[run_id]["outputs"] == {"attempt": number}
             reason = {"reason": f"SHUTDOWN {number}"}
-            assert end != "RETRIED" or reason in [e["payload"] for e in attempt["events"]]
+            assert end != "RETRIED" or reason in [e["payload"] for e in events]
     assert said.keys() >= set(answered.said)
+
+
+def by_attempt(events: list[Json]) -> list[list[Json]]:
+    """Part the events of a run by its attempts, each of which begins with ASSIGNED."""
+    parts: list[list[Json]] = []
+    for event in events:
+        if event["type"] == "ASSIGNED":
+            parts.append([])
+        if parts:
+            parts[-1].append(event)
+    return parts
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from gyoza.server.store.database import Database
 from gyoza.server.wakeups import Wakeups
 
 from .api import serving, settings_in
+from .older import make_older
 
 
 @pytest.mark.parametrize(("pragma", "value"), [("journal_mode", "wal"), ("synchronous", 2)])
@@ -64,19 +65,13 @@ async def test_a_database_of_an_older_format_becomes_like_a_new_one(
     file = tmp_path / "server.sqlite3"
     async with serving(settings) as api:
         running, waiting = await api.running(), await api.submit(priority=3)
+        before = await api.run(waiting)
     new = indexes_of(file)
-    with closing(sqlite3.connect(file)) as connection, connection:
-        for index in ("runs_queued", "runs_ended", "feed_by_run"):
-            connection.execute(f"DROP INDEX {index}")
-        if version < 3:
-            connection.execute("CREATE INDEX runs_waiting ON runs (state, priority DESC, seq)")
-        if version == 1:
-            connection.execute("ALTER TABLE runs DROP COLUMN event_bytes")
-        for column in ("logged_at", "log_complete"):
-            connection.execute(f"ALTER TABLE attempts DROP COLUMN {column}")
-        connection.execute(f"PRAGMA user_version={version}")
+    make_older(file, version)
     async with serving(settings) as api:
+        assert await api.run(waiting) == before
         await api.beat(running=(running,))
-        assert [r["id"] for r in await api.claim()] == [waiting]
+        [claimed] = await api.claim()
+        assert (claimed["id"], claimed["inputs"]) == (waiting, before["inputs"])
         await api.event(running, "COMPLETED", worker_id="w1", attempt=1)
     assert indexes_of(file) == new

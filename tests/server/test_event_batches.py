@@ -93,7 +93,7 @@ async def test_a_batch_has_room_or_is_refused_as_a_whole(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await api.running()
-    monkeypatch.setattr(event_batches, "MAX_EVENTS", 4)
+    monkeypatch.setattr(event_batches, "EVENTS", 4)
     answer = await tell(api, run, saying(2), saying(3), saying(4), status=413)
     assert "no room for 3 more" in answer["detail"]
     assert await told(api, run) == []

@@ -1,5 +1,6 @@
 """Leases, evictions, back-offs and restarts."""
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError, OperationalError
 from trio.testing import wait_all_tasks_blocked
 
 from gyoza.models import EventType, OpRun, RetryPolicy
 from gyoza.server.errors import Conflict
+from gyoza.server.json_text import EMPTY
 from gyoza.server.leases import Leases
 from gyoza.server.service import Service
 from gyoza.server.store import claims, logs, reports, runs, workers
@@ -41,7 +44,7 @@ class Store:
 
     async def submit(self, policy: RetryPolicy | None = None) -> str:
         asked = OpRun(id="", image="a", retry_policy=policy or RetryPolicy())
-        return await self.database.write(lambda tx: runs.create_run(tx, asked))
+        return await self.database.write(lambda tx: runs.create_run(tx, asked, EMPTY).id)
 
     async def claim(self, worker: str, holding: list[str] | None = None) -> list[str]:
         def take(tx: Tx) -> list[str]:
@@ -51,11 +54,16 @@ class Store:
 
     async def report(self, run_id: str, kind: EventType, seq: int | None = None) -> None:
         """Report an event of the first attempt, by w1."""
-        report = reports.Report(kind, "x", {}, "w1", 1, seq)
+        report = reports.Report(kind, "x", EMPTY, "w1", 1, seq)
         await self.database.write(lambda tx: reports.add_event(tx, run_id, report))
 
     async def run(self, run_id: str) -> OpRun:
-        return await self.database.read(lambda conn: runs.load_run(conn, run_id))
+        def look(conn: Connection) -> OpRun:
+            found = runs.load_run(conn, runs.find_row(conn, run_id))
+            told = {name: json.loads(text) for name, text in found.texts.items()}
+            return OpRun.from_dict(found.run.to_dict() | told)
+
+        return await self.database.read(look)
 
     async def pass_time(self, seconds: float) -> None:
         """Let time pass, in which the server looks at the leases as often as it should."""
@@ -204,7 +212,7 @@ async def test_losses_do_not_use_up_the_retry_policy(tmp_path: Path) -> None:
         await store.pass_time(LEASE_S)
         for attempt, state in ((2, "PENDING"), (3, "FAILED")):
             await store.claim("w1")
-            report = reports.Report(reports.EventType.FAILED, "x", {}, "w1", attempt)
+            report = reports.Report(reports.EventType.FAILED, "x", EMPTY, "w1", attempt)
             await store.database.write(partial(reports.add_event, run_id=run, report=report))
             assert (await store.run(run)).state == state
 
@@ -215,7 +223,7 @@ async def test_a_failed_run_waits_out_a_doubling_back_off(tmp_path: Path) -> Non
         await store.beat("w1")
         for attempt, delay in ((1, 10), (2, 20)):
             assert await store.claim("w1") == [run]
-            report = reports.Report(reports.EventType.FAILED, "x", {}, "w1", attempt)
+            report = reports.Report(reports.EventType.FAILED, "x", EMPTY, "w1", attempt)
             await store.database.write(partial(reports.add_event, run_id=run, report=report))
             await store.pass_time(delay - 1)
             assert await store.claim("w1") == []

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from gyoza.models import EventDelivery, EventType, OpRun
 from gyoza.server import retention as retention_service
+from gyoza.server.json_text import EMPTY
 from gyoza.server.retention import run_retention
 from gyoza.server.store import claims, logs, reports, retention, runs, workers
 from gyoza.server.store.database import Database, Tx
@@ -32,7 +33,7 @@ class Store:
 
     async def submit(self, key: str | None = None) -> str:
         asked = OpRun(id="", image="a", event_delivery=EventDelivery("t", {}))
-        run: str = await self.database.write(lambda tx: runs.create_run(tx, asked, key))
+        run: str = await self.database.write(lambda tx: runs.create_run(tx, asked, EMPTY, key).id)
         return run
 
     async def end(self, run: str, chunks: int = 1) -> str:
@@ -42,10 +43,10 @@ class Store:
         def act(tx: Tx) -> None:
             workers.beat(tx, {**told, "draining": False}, 60, claiming=False)
             claims.claim(tx, "w", 1, [], 60)
-            reports.add_event(tx, run, reports.Report(EventType.STARTED, "", {}, "w", 1))
+            reports.add_event(tx, run, reports.Report(EventType.STARTED, "", EMPTY, "w", 1))
             for number in range(chunks):
                 logs.append_log(tx, run, number, b"x", "w", 1)
-            reports.add_event(tx, run, reports.Report(EventType.COMPLETED, "", {}, "w", 1))
+            reports.add_event(tx, run, reports.Report(EventType.COMPLETED, "", EMPTY, "w", 1))
 
         await self.database.write(act)
         return run

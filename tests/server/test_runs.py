@@ -232,7 +232,7 @@ async def test_a_run_can_be_waited_for(api: Api) -> None:
     assert await api.run(run, after_event=0, wait_s=0.01) == answers[0]  # none: as it is
 
 
-async def test_attempts_have_their_own_events_and_outputs(api: Api) -> None:
+async def test_attempts_have_their_own_states_and_nothing_that_may_be_large(api: Api) -> None:
     run = await api.running(retry_policy={"max_attempts": 2})
     await api.event(run, "PROGRESS", 30, worker_id="w1", attempt=1)
     await api.event(run, "FAILED", worker_id="w1", attempt=1, payload={"exit_code": 7})
@@ -242,10 +242,9 @@ async def test_attempts_have_their_own_events_and_outputs(api: Api) -> None:
     first, second = await api.get(f"/runs/{run}/attempts")
     assert (first["attempt"], first["state"], first["progress"]) == (1, "FAILED", 30)
     assert first["execution_summary"]["exit_code"] == 7
-    assert first["outputs"] == {}
-    assert [e["type"] for e in first["events"]][:4] == ["ASSIGNED", "STARTED", "PROGRESS", "FAILED"]
-    assert (second["state"], second["outputs"]) == ("COMPLETED", {"answer": 42})
-    assert [e["type"] for e in second["events"]] == ["ASSIGNED", "STARTED", "COMPLETED"]
+    assert second["state"] == "COMPLETED"
+    for attempt in (first, second):
+        assert (attempt["inputs"], attempt["outputs"], attempt["events"]) == ({}, {}, [])
     assert second["started_at"] <= second["finished_at"]
     ids = [e["id"] for e in (await api.run(run))["events"]]
     assert ids == list(range(len(ids)))

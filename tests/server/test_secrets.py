@@ -1,6 +1,5 @@
 """Who asks the server for the secrets of runs: nobody but the worker that claims one is told."""
 
-import sqlite3
 import stat
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from gyoza.server.store.database import Database, Tx
 from gyoza.server.wakeups import Wakeups
 
 from .api import Api, Json, serving, settings_in
+from .older import make_older
 
 VALUE = "hunter2-hunter2"
 ASKED: Json = {
@@ -119,16 +119,8 @@ async def test_an_error_of_the_database_that_is_logged_holds_no_values(tmp_path:
 async def test_a_database_from_before_there_were_secrets_still_serves(tmp_path: Path) -> None:
     async with serving(settings_in(tmp_path)) as api:
         run = await api.submit()
-    file = tmp_path / "server.sqlite3"
-    old = sqlite3.connect(file)
-    old.execute("DROP INDEX runs_queued")
-    old.execute("ALTER TABLE runs DROP COLUMN event_bytes")
-    for column in ("logged_at", "log_complete"):
-        old.execute(f"ALTER TABLE attempts DROP COLUMN {column}")
-    old.execute("UPDATE run_data SET spec = json_remove(spec, '$.secrets')")
-    old.execute("PRAGMA user_version=1")
-    old.commit()
-    old.close()
+    removed = "UPDATE run_data SET spec = json_remove(spec, '$.secrets')"
+    make_older(tmp_path / "server.sqlite3", 1, removed)
     async with serving(settings_in(tmp_path)) as api:
         assert (await api.run(run))["secrets"] == []
         await api.event(run, "STARTED")

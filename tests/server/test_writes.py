@@ -160,7 +160,7 @@ async def test_who_is_cancelled_in_the_middle_learns_what_was_written(database: 
 def break_commit(tx: Tx) -> None:
     """Write what SQLite finds fault with at the end only."""
     tx.conn.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
-    tx.conn.exec_driver_sql("INSERT INTO run_data VALUES ('no such run', '{}', '{}')")
+    tx.conn.exec_driver_sql("INSERT INTO run_data VALUES ('no such run', '{}', '{}', '{}')")
 
 
 async def test_all_who_share_a_transaction_that_fails_are_told(database: Database) -> None:

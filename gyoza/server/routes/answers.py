@@ -7,11 +7,14 @@ Requests made up from the documentation hold the two against each other.
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from gyoza.models import EventType, FailureReason, OpDefinition, OpRun, OpRunState
 from gyoza.models.definition import INPUT_TYPES
+from gyoza.server.json_text import join_object, write_text
 from gyoza.server.routes.fields import MASK
+from gyoza.server.store.runs import StoredRun
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -130,6 +133,14 @@ class RunAnswer(_Work):
     worker_id: str | None
     events: list[EventAnswer]
     execution_summary: SummaryAnswer
+
+
+class BriefRun(Answer):
+    """What a client learns of a run that said `Prefer: return=minimal`."""
+
+    id: str
+    state: OpRunState
+    current_attempt: Natural
 
 
 class RunPage(Answer):
@@ -294,14 +305,30 @@ def answers(model: Any, status: int = 200, *more: int) -> Responses:
     return {code: {"model": model} for code in (status, *more)}
 
 
-def show_run(run: OpRun) -> dict[str, Any]:
-    """Return a run as anybody may see it: without the values of its secrets."""
-    return _masked(run.to_dict(), run.secrets)
+def written(content: bytes, status: int = 200) -> Response:
+    """Return an answer that is JSON already."""
+    return Response(content, status, media_type="application/json")
 
 
-def show_definition(definition: OpDefinition) -> dict[str, Any]:
-    """Return a definition as anybody may see it: without the values of its secrets."""
-    return _masked(definition.to_dict(), definition.secrets)
+def write(shown: Any) -> bytes:
+    """Return something small as JSON."""
+    return write_text(shown).encode()
+
+
+def write_run(stored: StoredRun, *, secrets: bool = False) -> bytes:
+    """Return a run as JSON, with the values of its secrets only if told to."""
+    shown = stored.run.to_dict()
+    return join_object(shown if secrets else _masked(shown, stored.run.secrets), stored.texts)
+
+
+def write_listed(run: OpRun) -> bytes:
+    """Return a run that has no inputs, outputs and events as JSON."""
+    return write(_masked(run.to_dict(), run.secrets))
+
+
+def write_definition(definition: OpDefinition) -> bytes:
+    """Return a definition as JSON, without the values of its secrets."""
+    return write(_masked(definition.to_dict(), definition.secrets))
 
 
 def _masked(shown: dict[str, Any], secrets: list[str]) -> dict[str, Any]:

@@ -24,13 +24,27 @@ from gyoza.models import (
     check_id,
 )
 from gyoza.models.definition import INPUT_TYPES
+from gyoza.models.limits import (
+    ARGUMENTS,
+    ATTRIBUTES_BYTES,
+    BATCH_EVENTS,
+    GPUS,
+    INPUT_SPECS,
+    INPUTS,
+    RUNNING_OPS,
+    TAGS,
+    VARIABLES,
+    WORKER_TAGS,
+)
 from gyoza.models.policies import MAX_GRACE_S
+from gyoza.server.json_text import write_text
 from gyoza.server.routes.fields import (
     IS_NUMBER,
     MASK,
     NULL_IS_EMPTY,
     REPORTED,
     Amount,
+    AnyObject,
     Count,
     Id,
     Image,
@@ -43,8 +57,8 @@ from gyoza.server.routes.fields import (
     Wait,
 )
 
-MAX_BATCH = 1000
-"""Events in one request."""
+Inputs = Annotated[dict[str, Any], Field(max_length=INPUTS)]
+WorkerTags = Annotated[list[str], Field(max_length=WORKER_TAGS)]
 
 
 class Lenient(BaseModel):
@@ -92,6 +106,8 @@ class EventDeliveryModel(Lenient):
     def _topic_is_an_id(self) -> Self:
         if self.topic:
             check_id(self.topic, "topic")
+        if len(write_text(self.attributes).encode()) > ATTRIBUTES_BYTES:
+            raise ValueError(f"attributes may be {ATTRIBUTES_BYTES // 1024} KiB of JSON, no more")
         return self
 
     def to_model(self) -> EventDelivery:
@@ -119,13 +135,13 @@ class _Work(Strict):
     """What definitions and ad-hoc runs have in common."""
 
     image: Image
-    command: list[Text] | None = None
-    env_vars: Annotated[dict[Variable, Text], NULL_IS_EMPTY] = {}
-    secrets: list[str] | None = Field(
+    command: Annotated[list[Text], Field(max_length=ARGUMENTS)] | None = None
+    env_vars: Annotated[dict[Variable, Text], Field(max_length=VARIABLES), NULL_IS_EMPTY] = {}
+    secrets: Annotated[list[str], Field(max_length=VARIABLES)] | None = Field(
         None, description="Names of env_vars whose values are shown to nobody but the worker."
     )
     constraints: Annotated[ConstraintsModel, NULL_IS_EMPTY] = ConstraintsModel()
-    tags: list[Tag] | None = None
+    tags: Annotated[list[Tag], Field(max_length=TAGS)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), IS_NUMBER] | None = None
     grace_s: (
         Annotated[float, Field(ge=0, le=MAX_GRACE_S, allow_inf_nan=False), IS_NUMBER] | None
@@ -149,7 +165,9 @@ class DefinitionBody(_Work):
     id: Id
     version: Id = "1"
     description: str = ""
-    input_specs: Annotated[dict[str, InputSpecModel], NULL_IS_EMPTY] = {}
+    input_specs: Annotated[
+        dict[str, InputSpecModel], Field(max_length=INPUT_SPECS), NULL_IS_EMPTY
+    ] = {}
     created_at: Any = Field(None, description="Ignored: as the server told it before.")
     updated_at: Any = Field(None, description="Ignored: as the server told it before.")
 
@@ -176,7 +194,7 @@ class DefinitionBody(_Work):
 class DefinitionRunBody(Strict):
     """A run of a definition."""
 
-    inputs: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
+    inputs: Annotated[Inputs, NULL_IS_EMPTY] = {}
     priority: Int = 5
     version: Id | None = None
 
@@ -184,7 +202,7 @@ class DefinitionRunBody(Strict):
 class RunBody(_Work):
     """An ad-hoc run."""
 
-    inputs: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
+    inputs: Annotated[Inputs, NULL_IS_EMPTY] = {}
     priority: Int = 5
 
     def to_model(self) -> OpRun:
@@ -210,7 +228,7 @@ class RunChange(Strict):
     """A partial update of a run."""
 
     state: OpRunState | None = None
-    outputs: dict[str, Any] | None = None
+    outputs: AnyObject | None = None
     priority: Int | None = None
 
 
@@ -220,14 +238,14 @@ class SummaryBody(Lenient):
     duration_ms: Count | None = None
     error_message: str | None = None
     exit_code: Int | None = None
-    gpu_ids: list[Count] | None = None
+    gpu_ids: Annotated[list[Count], Field(max_length=GPUS)] | None = None
 
 
 class _Event(Lenient):
     """What all events have."""
 
     msg: StrictInt | StrictStr = ""
-    payload: Annotated[dict[str, Any], NULL_IS_EMPTY] = {}
+    payload: Annotated[AnyObject, NULL_IS_EMPTY] = {}
 
 
 class SayingBody(_Event):
@@ -247,7 +265,7 @@ class EventBatchBody(Lenient):
 
     worker_id: Id
     attempt: Count
-    events: list[SayingBody] = Field(max_length=MAX_BATCH)
+    events: list[SayingBody] = Field(max_length=BATCH_EVENTS)
 
 
 class EventBody(_Event):
@@ -296,7 +314,7 @@ class GpuBody(Lenient):
     model_config = ConfigDict(extra="allow")
     id: Count
     vram_mb: Count
-    tags: list[str] = []
+    tags: WorkerTags = []
 
 
 class ResourcesBody(Lenient):
@@ -305,7 +323,7 @@ class ResourcesBody(Lenient):
     model_config = ConfigDict(extra="allow")
     cpu_cores: Amount = 0
     ram_mb: Amount = 0
-    gpus: list[GpuBody] = []
+    gpus: Annotated[list[GpuBody], Field(max_length=GPUS)] = []
 
     @model_validator(mode="after")
     def _gpu_ids_differ(self) -> Self:
@@ -327,8 +345,8 @@ class HeartbeatBody(Lenient):
 
     worker_id: Id
     resources: ResourcesBody = ResourcesBody()
-    tags: list[str] = []
-    running_ops: list[RunningOpBody] = Field([], max_length=10_000)
+    tags: WorkerTags = []
+    running_ops: list[RunningOpBody] = Field([], max_length=RUNNING_OPS)
     draining: StrictBool = False
     engine: str | None = None
     disk: str | None = None
@@ -344,4 +362,4 @@ class ClaimBody(Lenient):
 
     max_runs: Annotated[int, Field(ge=1, le=1000), IS_NUMBER] = 1
     wait_s: Annotated[Wait, IS_NUMBER] = 0.0
-    holding: list[str] | None = None
+    holding: Annotated[list[str], Field(max_length=RUNNING_OPS)] | None = None

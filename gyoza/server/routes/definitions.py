@@ -1,28 +1,26 @@
 """Definitions: deploying, reading, and running them."""
 
-from typing import Any
-
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
-from gyoza.models import OpRun
-from gyoza.server.plain_json import PlainJsonRoute
+from gyoza.models import OpDefinition
+from gyoza.server.json_text import join_list
+from gyoza.server.plain_json import PlainJsonRoute, body_of
 from gyoza.server.routes.answers import (
     REFUSALS,
     DefinitionAnswer,
     RunAnswer,
     answers,
-    show_definition,
-    show_run,
+    write_definition,
+    written,
 )
 from gyoza.server.routes.bodies import DefinitionBody, DefinitionRunBody
 from gyoza.server.routes.fields import Id
 from gyoza.server.routes.parameters import DefinitionName, IdempotencyKey
+from gyoza.server.routes.runs import read_run
 from gyoza.server.service import TheService
 from gyoza.server.store import definitions
-from gyoza.server.store.database import Tx
-from gyoza.server.store.runs import create_run, find_by_key, load_run
+from gyoza.server.store.runs import RunRow, create_run, find_by_key, find_row
 
 router = APIRouter(
     prefix="/definitions", tags=["definitions"], route_class=PlainJsonRoute, responses=REFUSALS
@@ -35,11 +33,11 @@ router = APIRouter(
     summary="Create or replace a version of a definition",
     responses=answers(DefinitionAnswer, 201, 200),
 )
-async def deploy(body: DefinitionBody, service: TheService) -> JSONResponse:
+async def deploy(body: DefinitionBody, service: TheService) -> Response:
     """Store it as the latest; 201 for a new version, 200 for a replaced one."""
     definition = body.to_model()
     stored, new = await service.database.write(lambda tx: definitions.deploy(tx, definition))
-    return JSONResponse(show_definition(stored), 201 if new else 200)
+    return written(write_definition(stored), 201 if new else 200)
 
 
 @router.get(
@@ -47,10 +45,13 @@ async def deploy(body: DefinitionBody, service: TheService) -> JSONResponse:
     summary="All versions of all definitions",
     responses=answers(list[DefinitionAnswer]),
 )
-async def list_all(service: TheService) -> JSONResponse:
+async def list_all(service: TheService) -> Response:
     """List them by name, each as it was deployed."""
-    found = await service.database.read(definitions.list_definitions)
-    return JSONResponse([show_definition(definition) for definition in found])
+
+    def find(conn: Connection) -> bytes:
+        return join_list(map(write_definition, definitions.list_definitions(conn)))
+
+    return written(await service.database.read(find))
 
 
 @router.get(
@@ -58,15 +59,13 @@ async def list_all(service: TheService) -> JSONResponse:
     summary="One definition, the latest unless a version is named",
     responses=answers(DefinitionAnswer),
 )
-async def show(
-    name: DefinitionName, service: TheService, version: Id | None = None
-) -> JSONResponse:
+async def show(name: DefinitionName, service: TheService, version: Id | None = None) -> Response:
     """Show one definition."""
 
-    def find(conn: Connection) -> dict[str, Any]:
-        return show_definition(definitions.find_definition(conn, name, version))
+    def find(conn: Connection) -> bytes:
+        return write_definition(definitions.find_definition(conn, name, version))
 
-    return JSONResponse(await service.database.read(find))
+    return written(await service.database.read(find))
 
 
 @router.post(
@@ -78,18 +77,26 @@ async def show(
 async def create(
     name: DefinitionName,
     body: DefinitionRunBody,
+    request: Request,
     service: TheService,
     idempotency_key: IdempotencyKey = None,
-) -> JSONResponse:
+) -> Response:
     """Check the inputs, then queue a run that inherits the rest from the definition."""
 
-    def make(tx: Tx) -> OpRun:
-        # First of all: by now the definition may have another version that takes other inputs.
-        if (known := find_by_key(tx.conn, idempotency_key)) is not None:
-            return load_run(tx.conn, known)
-        definition = definitions.find_definition(tx.conn, name, body.version)
-        asked = definitions.run_of(definition, body.inputs, body.priority)
-        return load_run(tx.conn, create_run(tx, asked, idempotency_key))
+    def find(conn: Connection) -> RunRow | OpDefinition:
+        # The key first: by now the definition may have another version that takes other inputs.
+        if (known := find_by_key(conn, idempotency_key)) is not None:
+            return find_row(conn, known)
+        return definitions.find_definition(conn, name, body.version)
 
-    run = await service.database.write(make)
-    return JSONResponse(show_run(run), 201)
+    found = await service.database.read(find)
+    if isinstance(found, OpDefinition):
+        complete = definitions.complete_inputs(found, body.inputs)
+        [inputs] = await body_of(request).texts_of(complete)
+        asked = definitions.run_of(found, body.priority)
+        row = await service.database.write(
+            lambda tx: create_run(tx, asked, inputs, idempotency_key)
+        )
+    else:
+        row = found
+    return written(await read_run(service, row), 201)

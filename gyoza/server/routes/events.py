@@ -1,13 +1,20 @@
 """The events of runs: the feed of a topic, and those that a worker tells many at a time."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Query, Request, Response
 
 from gyoza.models import EventType
-from gyoza.server.plain_json import PlainJsonRoute
-from gyoza.server.routes.answers import REFUSALS, FeedPage, StateAnswer, answers
+from gyoza.server.json_text import join_list, join_object
+from gyoza.server.plain_json import PlainJsonRoute, body_of
+from gyoza.server.routes.answers import (
+    REFUSALS,
+    FeedPage,
+    StateAnswer,
+    answers,
+    write,
+    written,
+)
 from gyoza.server.routes.bodies import EventBatchBody
 from gyoza.server.routes.fields import Id
 from gyoza.server.routes.parameters import After, RunId, WaitS, parse_cursor
@@ -32,16 +39,18 @@ async def read(
     after: After = None,
     wait_s: WaitS = 0.0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> JSONResponse:
+) -> Response:
     """Show what follows the cursor, from the beginning without one."""
     start = 0 if after is None else parse_cursor(after)
 
-    async def look() -> list[dict[str, Any]] | None:
+    async def look() -> list[tuple[int, bytes]] | None:
         found = await service.database.read(lambda conn: read_feed(conn, topic, start, limit))
         return found or None
 
     found = await service.poll(request, [feed_key(topic)], wait_s, look) or []
-    return JSONResponse({"data": found, "cursor": found[-1]["cursor"] if found else str(start)})
+    cursor = found[-1][0] if found else start
+    items = join_list(item for _, item in found)
+    return written(join_object({"cursor": str(cursor)}, {"data": items}))
 
 
 @router.post(
@@ -49,11 +58,17 @@ async def read(
     summary="Report events of an op, many at once; all are taken, or none",
     responses=answers(StateAnswer),
 )
-async def add_batch(run_id: RunId, body: EventBatchBody, service: TheService) -> JSONResponse:
+async def add_batch(
+    run_id: RunId, body: EventBatchBody, request: Request, service: TheService
+) -> Response:
     """Take them in their order, less those that the attempt has already by their `seq`."""
-    told = [Report(EventType(e.type), e.msg, e.payload, seq=e.seq) for e in body.events]
+    payloads = await body_of(request).texts_of(*(event.payload for event in body.events))
+    told = [
+        Report(EventType(event.type), event.msg, payload, seq=event.seq)
+        for event, payload in zip(body.events, payloads, strict=True)
+    ]
     run = await service.database.write(
         lambda tx: add_events(tx, run_id, body.worker_id, body.attempt, told),
         actor=body.worker_id,
     )
-    return JSONResponse({"state": run.state})
+    return written(write({"state": run.state}))

@@ -1,7 +1,7 @@
 """The types of single fields: in bodies, queries and addresses alike."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import (
     AfterValidator,
@@ -50,6 +50,14 @@ def _or_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
+def _check_object(value: Any) -> Any:
+    """Take any object as it is: to look at each field of many would keep others waiting."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")
+    return cast("dict[str, Any]", value)
+
+
+AnyObject = Annotated[Any, AfterValidator(_check_object), WithJsonSchema({"type": "object"})]
 Id = Annotated[
     str, AfterValidator(check_id), WithJsonSchema({"type": "string", "pattern": ID_PATTERN})
 ]

@@ -1,44 +1,54 @@
 """Runs: creating, finding, changing, and everything that is reported about them."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import Connection
 
-from gyoza.models import OpRun, OpRunState
-from gyoza.server.plain_json import PlainJsonRoute
+from gyoza.models import OpRunState
+from gyoza.server.json_text import join_list, join_object
+from gyoza.server.plain_json import PlainJsonRoute, body_of
 from gyoza.server.routes.answers import (
     REFUSALS,
     AttemptAnswer,
+    BriefRun,
     RunAnswer,
     RunPage,
     answers,
-    show_run,
+    write,
+    write_listed,
+    write_run,
+    written,
 )
 from gyoza.server.routes.bodies import EventBody, ReleaseBody, RunBody, RunChange
 from gyoza.server.routes.parameters import IdempotencyKey, RunId, WaitS
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import reports, runs
 from gyoza.server.store.database import Tx
+from gyoza.server.store.runs import RunRow
 from gyoza.server.wakeups import end_key, run_key
+
+MINIMAL = "return=minimal"
+
+Prefer = Annotated[
+    str | None, Header(description=f"`{MINIMAL}` asks for the id, the state and the attempt only.")
+]
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=PlainJsonRoute, responses=REFUSALS)
 
 
 @router.post("", status_code=201, summary="Create an ad-hoc run", responses=answers(RunAnswer, 201))
 async def create(
-    body: RunBody, service: TheService, idempotency_key: IdempotencyKey = None
-) -> JSONResponse:
+    body: RunBody, request: Request, service: TheService, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Queue a run of any image."""
     asked = body.to_model()
-
-    def make(tx: Tx) -> OpRun:
-        return runs.load_run(tx.conn, runs.create_run(tx, asked, idempotency_key))
-
-    run = await service.database.write(make)
-    return JSONResponse(show_run(run), 201)
+    [inputs] = await body_of(request).texts_of(body.inputs)
+    row = await service.database.write(
+        lambda tx: runs.create_run(tx, asked, inputs, idempotency_key)
+    )
+    return written(await read_run(service, row), 201)
 
 
 @router.get(
@@ -55,15 +65,15 @@ async def list_some(
     op_definition: str | None = None,
     image: str | None = None,
     topic: str | None = None,
-) -> JSONResponse:
+) -> Response:
     """Show a page of runs without what may be large of them."""
     which = runs.RunFilter(state, op_definition, image, topic)
 
-    def find(conn: Connection) -> dict[str, Any]:
+    def find(conn: Connection) -> bytes:
         page, more = runs.list_runs(conn, which, limit, starting_after, ending_before)
-        return {"data": [show_run(run) for run in page], "has_more": more}
+        return join_object({"has_more": more}, {"data": join_list(map(write_listed, page))})
 
-    return JSONResponse(await service.database.read(find))
+    return written(await service.database.read(find))
 
 
 @router.get(
@@ -80,32 +90,35 @@ async def show(
     ] = None,
     until_end: Annotated[bool, Query(description="Wait until the run has ended.")] = False,
     wait_s: WaitS = 0.0,
-) -> JSONResponse:
+) -> Response:
     """Show a run, at once or when it has news; after `wait_s` as it is."""
 
-    async def load() -> OpRun:
-        return await service.database.read(lambda conn: runs.load_run(conn, run_id))
+    async def load() -> RunRow:
+        return await service.database.read(lambda conn: runs.find_row(conn, run_id))
 
-    async def look() -> OpRun | None:
-        run = await load()
-        seen = after_event is not None and len(run.events) <= after_event + 1
-        early = until_end and not run.state.terminal
-        return None if seen or early else run
+    async def look() -> RunRow | None:
+        row = await load()
+        seen = after_event is not None and row.event_count <= after_event + 1
+        early = until_end and not OpRunState(row.state).terminal
+        return None if seen or early else row
 
     key = end_key(run_id) if until_end else run_key(run_id)
-    run = await service.poll(request, [key], wait_s, look)
-    return JSONResponse(show_run(run or await load()))
+    row = await service.poll(request, [key], wait_s, look)
+    return written(await read_run(service, row or await load()))
 
 
 @router.get(
     "/{run_id}/attempts",
-    summary="The attempts of a run, each with its own events",
+    summary="The attempts of a run; `inputs`, `outputs` and `events` are left empty here",
     responses=answers(list[AttemptAnswer]),
 )
-async def show_attempts(run_id: RunId, service: TheService) -> JSONResponse:
+async def show_attempts(run_id: RunId, service: TheService) -> Response:
     """Show all attempts, oldest first."""
-    found = await service.database.read(lambda conn: runs.load_attempts(conn, run_id))
-    return JSONResponse([attempt.to_dict() for attempt in found])
+
+    def find(conn: Connection) -> bytes:
+        return join_list(write(found.to_dict()) for found in runs.load_attempts(conn, run_id))
+
+    return written(await service.database.read(find))
 
 
 @router.patch(
@@ -113,12 +126,15 @@ async def show_attempts(run_id: RunId, service: TheService) -> JSONResponse:
     summary="Change state, outputs or priority of a run by hand",
     responses=answers(RunAnswer),
 )
-async def change(run_id: RunId, body: RunChange, service: TheService) -> JSONResponse:
+async def change(run_id: RunId, body: RunChange, request: Request, service: TheService) -> Response:
     """Change what is given; 400 for a transition that does not exist."""
+    outputs = None
+    if body.outputs is not None:
+        [outputs] = await body_of(request).texts_of(body.outputs)
     return await _change(
         service,
         run_id,
-        lambda tx: reports.change_run(tx, run_id, body.state, body.outputs, body.priority),
+        lambda tx: reports.change_run(tx, run_id, body.state, outputs, body.priority),
     )
 
 
@@ -127,7 +143,7 @@ async def change(run_id: RunId, body: RunChange, service: TheService) -> JSONRes
     summary="Cancel a run; its worker stops it at once",
     responses=answers(RunAnswer),
 )
-async def cancel(run_id: RunId, service: TheService) -> JSONResponse:
+async def cancel(run_id: RunId, service: TheService) -> Response:
     """Cancel it; again answers the same, 409 for a run that completed or failed."""
     return await _change(service, run_id, lambda tx: reports.cancel(tx, run_id))
 
@@ -137,7 +153,7 @@ async def cancel(run_id: RunId, service: TheService) -> JSONResponse:
     summary="Queue a failed or cancelled run once more",
     responses=answers(RunAnswer),
 )
-async def retry(run_id: RunId, service: TheService) -> JSONResponse:
+async def retry(run_id: RunId, service: TheService) -> Response:
     """Queue it; 409 for a run in any other state."""
     return await _change(service, run_id, lambda tx: reports.retry(tx, run_id))
 
@@ -145,62 +161,90 @@ async def retry(run_id: RunId, service: TheService) -> JSONResponse:
 @router.post(
     "/{run_id}/events",
     summary="Report an event; STARTED and endings move the state",
-    responses=answers(RunAnswer),
+    responses=answers(RunAnswer | BriefRun),
 )
-async def add_event(run_id: RunId, body: EventBody, service: TheService) -> JSONResponse:
+async def add_event(
+    run_id: RunId,
+    body: EventBody,
+    request: Request,
+    service: TheService,
+    prefer: Prefer = None,
+) -> Response:
     """Take an event; a repeat changes nothing, a stale or contradicting one is a 409.
 
     The `events` of the answer are those this request added: a run may have very many.
     """
+    [payload] = await body_of(request).texts_of(body.payload)
     report = reports.Report(
         type=body.type,
         msg=body.msg,
-        payload=body.payload,
+        payload=payload,
         worker_id=body.worker_id,
         attempt=body.attempt,
         seq=body.seq,
         summary=body.summary.model_dump(exclude_none=True) if body.summary else {},
     )
     return await _report(
-        service, run_id, lambda tx: reports.add_event(tx, run_id, report), body.worker_id
+        service, run_id, lambda tx: reports.add_event(tx, run_id, report), body.worker_id, prefer
     )
 
 
 @router.post(
     "/{run_id}/release",
     summary="Give a run back to the queue",
-    responses=answers(RunAnswer),
+    responses=answers(RunAnswer | BriefRun),
 )
-async def release(run_id: RunId, body: ReleaseBody, service: TheService) -> JSONResponse:
+async def release(
+    run_id: RunId, body: ReleaseBody, service: TheService, prefer: Prefer = None
+) -> Response:
     """Give it back; again changes nothing."""
     return await _report(
         service,
         run_id,
         lambda tx: reports.release(tx, run_id, body.worker_id, body.attempt, body.reason),
         body.worker_id,
+        prefer,
     )
 
 
-async def _change(service: Service, run_id: str, change: Callable[[Tx], None]) -> JSONResponse:
+async def read_run(service: Service, row: RunRow, first_event: int = 0) -> bytes:
+    """Return a run as JSON, as its row says, with its events from number `first_event` on.
+
+    What may be large is read after the write, so that no other write waits for it.
+    """
+    return await service.database.read(
+        lambda conn: write_run(runs.load_run(conn, row, first_event))
+    )
+
+
+async def _change(service: Service, run_id: str, change: Callable[[Tx], None]) -> Response:
     """Answer with the changed run, all its events included."""
 
-    def write(tx: Tx) -> OpRun:
+    def write_down(tx: Tx) -> RunRow:
         change(tx)
-        return runs.load_run(tx.conn, run_id)
+        return runs.find_row(tx.conn, run_id)
 
-    run = await service.database.write(write)
-    return JSONResponse(show_run(run))
+    return written(await read_run(service, await service.database.write(write_down)))
 
 
 async def _report(
-    service: Service, run_id: str, change: Callable[[Tx], None], worker_id: str | None
-) -> JSONResponse:
+    service: Service,
+    run_id: str,
+    change: Callable[[Tx], None],
+    worker_id: str | None,
+    prefer: str | None,
+) -> Response:
     """Answer with the run and the events that this report added to it."""
 
-    def write(tx: Tx) -> OpRun:
+    def write_down(tx: Tx) -> tuple[RunRow, int]:
         known: int = runs.find_row(tx.conn, run_id).event_count
         change(tx)
-        return runs.load_run(tx.conn, run_id, known)
+        return runs.find_row(tx.conn, run_id), known
 
-    run = await service.database.write(write, actor=worker_id)
-    return JSONResponse(show_run(run))
+    row, known = await service.database.write(write_down, actor=worker_id)
+    if prefer != MINIMAL:
+        return written(await read_run(service, row, known))
+    brief = {"id": run_id, "state": row.state, "current_attempt": row.current_attempt}
+    answer = written(write(brief))
+    answer.headers["Preference-Applied"] = MINIMAL
+    return answer

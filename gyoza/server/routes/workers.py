@@ -1,11 +1,9 @@
 """Workers: heartbeats, claims, news about their runs, and drains."""
 
-from typing import Any
-
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
+from gyoza.server.json_text import join_list, join_object
 from gyoza.server.plain_json import PlainJsonRoute
 from gyoza.server.routes.answers import (
     REFUSALS,
@@ -14,6 +12,9 @@ from gyoza.server.routes.answers import (
     HeartbeatAnswer,
     WorkerAnswer,
     answers,
+    write,
+    write_run,
+    written,
 )
 from gyoza.server.routes.bodies import ClaimBody, HeartbeatBody
 from gyoza.server.routes.parameters import After, WaitS, WorkerId, parse_cursor
@@ -32,7 +33,7 @@ router = APIRouter(
     summary="Register or renew a worker and the leases of its runs",
     responses=answers(HeartbeatAnswer),
 )
-async def heartbeat(body: HeartbeatBody, service: TheService) -> JSONResponse:
+async def heartbeat(body: HeartbeatBody, service: TheService) -> Response:
     """Answer with the lease, the state of each run listed, and whether to drain."""
     told = body.model_dump()
     claiming = service.is_claiming(body.worker_id)
@@ -40,7 +41,7 @@ async def heartbeat(body: HeartbeatBody, service: TheService) -> JSONResponse:
         lambda tx: workers.beat(tx, told, service.lease_s, claiming=claiming),
         actor=body.worker_id,
     )
-    return JSONResponse(answer)
+    return written(write(answer))
 
 
 @router.post(
@@ -50,7 +51,7 @@ async def heartbeat(body: HeartbeatBody, service: TheService) -> JSONResponse:
 )
 async def claim(
     worker_id: WorkerId, body: ClaimBody, request: Request, service: TheService
-) -> JSONResponse:
+) -> Response:
     """Answer with runs assigned to the worker, those first whose answer it never got."""
     asked_at = service.clock()
 
@@ -72,7 +73,19 @@ async def claim(
         line.stand(news) as place,
     ):
         found = await service.poll_news(request, news, body.wait_s, look)
-    return JSONResponse({"runs": [run.to_dict() for run in found.runs] if found else []})
+    return written(await _write_claimed(service, found))
+
+
+async def _write_claimed(service: Service, found: claims.Claim | None) -> bytes:
+    """Return the runs as JSON, with their secrets; they are read once the claim is on disk."""
+    if found is None or not found.runs:
+        return write({"runs": []})
+
+    def load(conn: Connection) -> bytes:
+        claimed = claims.load_claimed(conn, found)
+        return join_object({}, {"runs": join_list(write_run(run, secrets=True) for run in claimed)})
+
+    return await service.database.read(load)
 
 
 @router.get(
@@ -86,11 +99,11 @@ async def read_changes(
     service: TheService,
     after: After = None,
     wait_s: WaitS = 0.0,
-) -> JSONResponse:
+) -> Response:
     """Answer with states that others changed after the cursor; without one, with the cursor."""
     if after is None:
         cursor = await service.database.read(workers.last_change)
-        return JSONResponse({"states": {}, "cursor": str(cursor)})
+        return written(write({"states": {}, "cursor": str(cursor)}))
     told = parse_cursor(after)
     start = told
 
@@ -105,7 +118,7 @@ async def read_changes(
 
     found = await service.poll(request, [worker_key(worker_id)], wait_s, look)
     states, cursor = found or ({}, start)
-    return JSONResponse({"states": states, "cursor": str(cursor)})
+    return written(write({"states": states, "cursor": str(cursor)}))
 
 
 @router.get(
@@ -113,12 +126,14 @@ async def read_changes(
     summary="All workers",
     responses=answers(list[WorkerAnswer]),
 )
-async def list_all(service: TheService) -> JSONResponse:
+async def list_all(service: TheService) -> Response:
     """Show every worker the server knows."""
     heard_since = service.heard_since
-    return JSONResponse(
-        await service.database.read(lambda conn: workers.show_workers(conn, heard_since))
-    )
+
+    def find(conn: Connection) -> bytes:
+        return join_list(map(write, workers.show_workers(conn, heard_since)))
+
+    return written(await service.database.read(find))
 
 
 @router.get(
@@ -126,14 +141,14 @@ async def list_all(service: TheService) -> JSONResponse:
     summary="One worker",
     responses=answers(WorkerAnswer),
 )
-async def show(worker_id: WorkerId, service: TheService) -> JSONResponse:
+async def show(worker_id: WorkerId, service: TheService) -> Response:
     """Show one worker."""
     heard_since = service.heard_since
 
-    def find(conn: Connection) -> dict[str, Any]:
-        return workers.show_worker(conn, worker_id, heard_since)
+    def find(conn: Connection) -> bytes:
+        return write(workers.show_worker(conn, worker_id, heard_since))
 
-    return JSONResponse(await service.database.read(find))
+    return written(await service.database.read(find))
 
 
 @router.post(
@@ -141,7 +156,7 @@ async def show(worker_id: WorkerId, service: TheService) -> JSONResponse:
     summary="Give the worker no more runs; those it has go on",
     responses=answers(WorkerAnswer),
 )
-async def drain(worker_id: WorkerId, service: TheService) -> JSONResponse:
+async def drain(worker_id: WorkerId, service: TheService) -> Response:
     """Drain it, until it is resumed."""
     return await _set_drain(service, worker_id, drain=True)
 
@@ -151,16 +166,16 @@ async def drain(worker_id: WorkerId, service: TheService) -> JSONResponse:
     summary="End a drain",
     responses=answers(WorkerAnswer),
 )
-async def resume(worker_id: WorkerId, service: TheService) -> JSONResponse:
+async def resume(worker_id: WorkerId, service: TheService) -> Response:
     """Give it runs again."""
     return await _set_drain(service, worker_id, drain=False)
 
 
-async def _set_drain(service: Service, worker_id: str, *, drain: bool) -> JSONResponse:
+async def _set_drain(service: Service, worker_id: str, *, drain: bool) -> Response:
     heard_since = service.heard_since
 
-    def change(tx: Tx) -> dict[str, Any]:
+    def change(tx: Tx) -> bytes:
         workers.set_drain(tx, worker_id, drain=drain)
-        return workers.show_worker(tx.conn, worker_id, heard_since)
+        return write(workers.show_worker(tx.conn, worker_id, heard_since))
 
-    return JSONResponse(await service.database.write(change))
+    return written(await service.database.write(change))

@@ -1,18 +1,19 @@
 """Claims: which runs a worker gets; and leases: which runs are taken from it again."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
-from gyoza.models import Constraints, OpRun, OpRunState, RetryPolicy
+from gyoza.models import Constraints, OpRunState, RetryPolicy
+from gyoza.models.limits import CLAIM_BYTES
 from gyoza.server.scheduler import Capacity, choose_runs, free_capacity
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
-from gyoza.server.store.queue import Waiting, is_empty, read_queue
-from gyoza.server.store.runs import load_run
+from gyoza.server.store.queue import is_empty, read_queue
+from gyoza.server.store.runs import RunRow, StoredRun, load_run
 from gyoza.server.store.schema import runs, workers
 from gyoza.server.store.workers import (
     HELD,
@@ -35,12 +36,12 @@ class Claim:
     """What a claim gave.
 
     Attributes:
-        runs: The runs, each with its `current_attempt` as claimed.
+        runs: The rows of the runs, each with its `current_attempt` as claimed.
         draining: Whether waiting for more is pointless.
         nothing_left: Whether the queue is empty now, for all workers.
     """
 
-    runs: list[OpRun]
+    runs: list[RunRow]
     draining: bool
     nothing_left: bool = False
 
@@ -75,22 +76,37 @@ def claim(
         holding = listed
     held = _held_by(tx, worker_id)
     lease_until = tx.now + lease_s
-    unheard = [r for r in held if r.state == OpRunState.ASSIGNED and r.id not in holding]
-    again = [run.id for run in unheard[:max_runs]]
-    if again:
-        tx.conn.execute(update(runs).where(runs.c.id.in_(again)).values(lease_until=lease_until))
+    had = set(holding)
+    unheard = [r for r in held if r.state == OpRunState.ASSIGNED and r.id not in had][:max_runs]
+    claimed = list(_within_answer(unheard))
+    if claimed:
+        again = runs.c.id.in_([run.id for run in claimed])
+        tx.conn.execute(update(runs).where(again).values(lease_until=lease_until))
     draining = is_draining(worker)
-    new: list[Waiting] = []
-    if not draining:
+    if not draining and len(claimed) == len(unheard):
         held_now = listed if worker.last_seen > asked_at else holding
         capacity = _capacity(worker, held)
         queue = read_queue(tx.conn, capacity, _withheld(tx, worker_id, held_now))
-        new = choose_runs(queue, capacity, max_runs - len(again))
-    for run in new:
-        transitions.assign(tx, run.row, worker_id, lease_until)
-    ids = again + [run.row.id for run in new]
-    claimed = [load_run(tx.conn, run_id) for run_id in ids]
+        chosen = [run.row for run in choose_runs(queue, capacity, max_runs - len(claimed))]
+        fitting = list(_within_answer([*claimed, *chosen]))[len(claimed) :]
+        claimed += [transitions.assign(tx, row, worker_id, lease_until) for row in fitting]
     return Claim(claimed, draining, nothing_left=is_empty(tx.conn))
+
+
+def _within_answer(rows: Iterable[RunRow]) -> Iterator[RunRow]:
+    """Yield as many runs as one answer may hold, and one at least."""
+    size = 0
+    for row in rows:
+        of_this: int = row.spec_bytes + row.inputs_bytes
+        if size and size + of_this > CLAIM_BYTES:
+            return
+        size += of_this
+        yield row
+
+
+def load_claimed(conn: Connection, claimed: Claim) -> list[StoredRun]:
+    """Return the runs of a claim; of their events only the one that assigned them."""
+    return [load_run(conn, row, row.event_count - 1) for row in claimed.runs]
 
 
 def _held_by(tx: Tx, worker_id: str) -> list[Row[Any]]:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gyoza.server.errors import DatabaseError, NotReady
+from gyoza.server.json_text import for_column
 from gyoza.server.store.schema import SCHEMA_VERSION, UPGRADES, metadata
 from gyoza.server.wakeups import Wakeups
 
@@ -210,6 +211,7 @@ def _engine(path: Path, begin: str, size: int) -> Engine:
         pool_size=size,
         max_overflow=0,
         hide_parameters=True,  # in errors that are logged: they may hold secrets
+        json_serializer=for_column,
         connect_args={"check_same_thread": False},
     )
 

@@ -49,22 +49,25 @@ def list_definitions(conn: Connection) -> list[OpDefinition]:
     return [_to_definition(row) for row in conn.execute(query)]
 
 
-def run_of(definition: OpDefinition, inputs: Json, priority: int) -> OpRun:
-    """Return the run to create: what it inherits, with its inputs checked and completed.
+def complete_inputs(definition: OpDefinition, inputs: Json) -> Json:
+    """Return the inputs of a run, checked and completed.
 
     Raises:
         BadRequest: With one sentence for every wrong input.
     """
     try:
-        complete = definition.validate_inputs(inputs)
+        return definition.validate_inputs(inputs)
     except InputValidationError as error:
         raise BadRequest(str(error)) from error
+
+
+def run_of(definition: OpDefinition, priority: int) -> OpRun:
+    """Return the run to create, but for its inputs."""
     return OpRun(
         id="",
         priority=priority,
         image=definition.image,
         command=definition.command,
-        inputs=complete,
         env_vars=definition.env_vars,
         secrets=definition.secrets,
         constraints=definition.constraints,

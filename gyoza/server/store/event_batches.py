@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from gyoza.models import EventType
+from gyoza.models.limits import EVENTS, EVENTS_BYTES
 from gyoza.server.errors import Full
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
 from gyoza.server.store.reports import (
-    MAX_EVENT_BYTES,
-    MAX_EVENTS,
     Report,
     check_current,
     find_held_attempt,
@@ -38,7 +37,7 @@ def add_events(
     if not fresh:
         return run
     size = run.event_bytes + sum(map(size_of, fresh))
-    if run.event_count + len(fresh) > MAX_EVENTS or size > MAX_EVENT_BYTES:
+    if run.event_count + len(fresh) > EVENTS or size > EVENTS_BYTES:
         raise Full(f"The events of run {run.id} have no room for {len(fresh)} more.")
     progress = [report.msg for report in fresh if report.type is EventType.PROGRESS]
     said: Json = {"progress": progress[-1]} if progress else {}

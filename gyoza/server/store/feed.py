@@ -1,28 +1,42 @@
 """The event feed of a topic: durable, in order of commits, nothing skipped."""
 
-from sqlalchemy import Connection, select
+from collections.abc import Iterator
+from typing import Any
 
-from gyoza.server.store.runs import Json, to_entry
+from sqlalchemy import Connection, Row, select
+
+from gyoza.models.limits import PAGE_BYTES
+from gyoza.server.json_text import join_object
+from gyoza.server.store.runs import EVENT, as_json, event_text
 from gyoza.server.store.schema import events, feed
 
 
-def read_feed(conn: Connection, topic: str, after: int, limit: int) -> list[Json]:
-    """Return the events of a topic after a cursor, oldest first."""
+def read_feed(conn: Connection, topic: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """Return events of a topic after a cursor, oldest first, each with its own cursor, as JSON."""
+    return list(_within_page(_read(conn, topic, after, limit)))
+
+
+def _within_page(items: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    size = 0
+    for cursor, item in items:
+        if size and size + len(item) > PAGE_BYTES:
+            return
+        size += len(item)
+        yield cursor, item
+
+
+def _read(conn: Connection, topic: str, after: int, limit: int) -> Iterator[tuple[int, bytes]]:
     rows = conn.execute(
-        select(feed.c.cursor, feed.c.attributes, events)
+        select(feed.c.cursor, feed.c.run_id, as_json(feed.c.attributes).label("attributes"), *EVENT)
         .join(events, (events.c.run_id == feed.c.run_id) & (events.c.id == feed.c.event_id))
         .where(feed.c.topic == topic, feed.c.cursor > after)
         .order_by(feed.c.cursor)
         .limit(limit)
+        .execution_options(yield_per=10)
     )
-    return [
-        {
-            "cursor": str(row.cursor),
-            "topic": topic,
-            "run_id": row.run_id,
-            "attempt": row.attempt,
-            "event": to_entry(row).to_dict(),
-            "attributes": row.attributes,
-        }
-        for row in rows
-    ]
+    with rows:
+        row: Row[Any]
+        for row in rows:
+            known = {"cursor": str(row.cursor), "topic": topic, "run_id": row.run_id}
+            texts = {"event": event_text(row), "attributes": row.attributes}
+            yield row.cursor, join_object(known | {"attempt": row.attempt}, texts)

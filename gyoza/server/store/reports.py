@@ -7,18 +7,16 @@ from typing import Any
 from sqlalchemy import Row, select, update
 
 from gyoza.models import EventType, OpRunState
+from gyoza.models.limits import EVENTS, EVENTS_BYTES, MIB, PAYLOAD_BYTES
 from gyoza.server.errors import BadRequest, Conflict, Full
+from gyoza.server.json_text import EMPTY, JsonText, write_text
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
-from gyoza.server.store.runs import Json, RunRow, find_row
+from gyoza.server.store.runs import Json, RunRow, as_json, find_row
 from gyoza.server.store.schema import events, runs
 
-MB = 1024 * 1024
-MAX_EVENTS, MAX_EVENT_BYTES = 20_000, 16 * MB
-"""What a run may say in events of its op, and their bytes; a worker of ours stops far sooner."""
-
-MAX_PAYLOAD_BYTES = MB
-"""Of one event, but for COMPLETED: its payload is the outputs."""
+COMPARED_BYTES = 64 * 1024
+"""Bytes of a payload to which it is told from another one by its values, not its text."""
 
 _ENDINGS = {
     EventType.COMPLETED: OpRunState.COMPLETED,
@@ -32,6 +30,7 @@ class Report:
     """One event as it comes in.
 
     Attributes:
+        payload: An object.
         worker_id: Who reports; None for a script by hand, which may report on any run.
         attempt: The attempt it is about; None for the current one.
         seq: Counts up within the attempt, gaps allowed; a repeat is recognised by it.
@@ -40,7 +39,7 @@ class Report:
 
     type: EventType
     msg: str | int
-    payload: Json = field(default_factory=dict[str, Any])
+    payload: JsonText = EMPTY
     worker_id: str | None = None
     attempt: int | None = None
     seq: int | None = None
@@ -98,7 +97,7 @@ def cancel(tx: Tx, run_id: str) -> None:
     """
     run = find_row(tx.conn, run_id)
     if run.state != OpRunState.CANCELLED:
-        transitions.cancel(tx, run, "cancelled on request", {}, {})
+        transitions.cancel(tx, run, "cancelled on request", EMPTY, {})
 
 
 def retry(tx: Tx, run_id: str) -> None:
@@ -117,7 +116,11 @@ def retry(tx: Tx, run_id: str) -> None:
 
 
 def change_run(
-    tx: Tx, run_id: str, state: OpRunState | None, outputs: Json | None, priority: int | None
+    tx: Tx,
+    run_id: str,
+    state: OpRunState | None,
+    outputs: JsonText | None,
+    priority: int | None,
 ) -> None:
     """Change some fields of a run by hand.
 
@@ -133,7 +136,7 @@ def change_run(
     if state == run.state:
         state = None
     if state is not None:
-        _move(tx, run, state, outputs or {})
+        _move(tx, run, state, outputs or EMPTY)
     if outputs is None or state is OpRunState.COMPLETED:
         return
     if state is not None or run.state != OpRunState.RUNNING:
@@ -144,18 +147,18 @@ def change_run(
     tx.conn.execute(update(runs).where(runs.c.id == run_id).values(updated_at=tx.now))
 
 
-def _move(tx: Tx, run: RunRow, state: OpRunState, outputs: Json) -> None:
+def _move(tx: Tx, run: RunRow, state: OpRunState, outputs: JsonText) -> None:
     now = OpRunState(run.state)
     if state is OpRunState.ASSIGNED or not now.can_become(state):
         raise BadRequest(f"Run {run.id} is {now} and cannot be made {state}.")
     if state is OpRunState.RUNNING:
-        transitions.start(tx, run, "started by hand", {})
+        transitions.start(tx, run, "started by hand", EMPTY)
     elif state is OpRunState.COMPLETED:
         transitions.complete(tx, run, "completed by hand", outputs, {})
     elif state is OpRunState.FAILED:
-        transitions.fail(tx, run, "failed by hand", {}, {}, retry=False)
+        transitions.fail(tx, run, "failed by hand", EMPTY, {}, retry=False)
     elif state is OpRunState.CANCELLED:
-        transitions.cancel(tx, run, "cancelled on request", {}, {})
+        transitions.cancel(tx, run, "cancelled on request", EMPTY, {})
     elif now.held:
         transitions.requeue(tx, run, "REQUESTED", "taken from its worker on request")
     else:
@@ -197,8 +200,8 @@ def _has_ended_so(tx: Tx, attempt: Row[Any], report: Report) -> bool:
     """Return whether the attempt has ended as reported; the same end told differently is not."""
     if attempt.state != _ENDINGS[report.type]:
         return False
-    told: Json | None = tx.conn.scalar(
-        select(events.c.payload).where(
+    told: bytes | None = tx.conn.scalar(
+        select(as_json(events.c.payload)).where(
             events.c.run_id == attempt.run_id,
             events.c.attempt == attempt.attempt,
             events.c.type == report.type,
@@ -206,7 +209,14 @@ def _has_ended_so(tx: Tx, attempt: Row[Any], report: Report) -> bool:
     )
     if report.type is EventType.CANCELLED:  # by hand it cancels a run that waits for another try
         return report.worker_id is not None and told is not None
-    return told == report.payload
+    return told is not None and _same(told, report.payload.encode())
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    """Return whether two objects are the same, if need be in another order."""
+    if one == other or max(len(one), len(other)) > COMPARED_BYTES:
+        return one == other
+    return json.loads(one) == json.loads(other)
 
 
 def size_of(report: Report) -> int:
@@ -215,21 +225,21 @@ def size_of(report: Report) -> int:
     Raises:
         Full: If those are too many for one event.
     """
-    size = len(json.dumps([report.msg, report.payload]))
-    if size > MAX_PAYLOAD_BYTES and report.type is not EventType.COMPLETED:
-        raise Full(f"An event may say {MAX_PAYLOAD_BYTES // MB} MiB; write more to the log.")
+    size = len(write_text(report.msg)) + len(report.payload)
+    if size > PAYLOAD_BYTES and report.type is not EventType.COMPLETED:
+        raise Full(f"An event may say {PAYLOAD_BYTES // MIB} MiB; write more to the log.")
     return size
 
 
 def _is_full(run: RunRow, size: int) -> bool:
-    return run.event_count >= MAX_EVENTS or run.event_bytes + size > MAX_EVENT_BYTES
+    return run.event_count >= EVENTS or run.event_bytes + size > EVENTS_BYTES
 
 
 def _add_to_full(tx: Tx, run: RunRow, report: Report) -> None:
     """Take progress of a run whose events have said all they may, without another event."""
     if report.type is not EventType.PROGRESS:
         raise Full(
-            f"The events of run {run.id} may be {MAX_EVENTS} and say {MAX_EVENT_BYTES // MB} MiB, "
+            f"The events of run {run.id} may be {EVENTS} and say {EVENTS_BYTES // MIB} MiB, "
             "no more; write to the log."
         )
     transitions.change_attempt(tx, run, progress=report.msg)

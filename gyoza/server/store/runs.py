@@ -1,31 +1,45 @@
-"""Runs: creating, finding and listing them."""
+"""Runs: creating, finding and listing them.
+
+What may be large of them, inputs, outputs and events, is read as the JSON it is stored as.
+"""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import JSON, Connection, Row, Select, bindparam, func, insert, select
+from sqlalchemy import (
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    bindparam,
+    insert,
+    select,
+)
+from sqlalchemy import cast as as_type
+from sqlalchemy.sql import ColumnElement
 
 from gyoza.models import (
     Constraints,
     EventDelivery,
-    EventEntry,
     ExecutionSummary,
     OpAttempt,
     OpRun,
     OpRunState,
     RetryPolicy,
 )
-from gyoza.server.errors import BadRequest, NotFound
+from gyoza.models.limits import PAGE_BYTES, SPEC_BYTES
+from gyoza.models.record import format_time
+from gyoza.server.errors import BadRequest, Full, NotFound
+from gyoza.server.json_text import JsonText, join_list, write_text
 from gyoza.server.store.database import Tx
 from gyoza.server.store.schema import attempts, events, run_data, runs
 from gyoza.server.wakeups import CLAIMS
 
 KEPT = (
     "command",
-    "inputs",
     "env_vars",
     "secrets",
     "timeout_s",
@@ -35,18 +49,40 @@ KEPT = (
 )
 """What of a run goes into `run_data.spec`."""
 
+
+def as_json(column: ColumnElement[Any]) -> ColumnElement[bytes]:
+    """Select a JSON column as the bytes it is stored as."""
+    return as_type(column, LargeBinary)
+
+
 # Statements of every request are made once: to make one costs as much as to execute it.
 _FIND = select(runs).where(runs.c.id == bindparam("run"))
-_OF_RUNS = run_data.c.run_id.in_(bindparam("ids", expanding=True))
-_DATA = select(run_data).where(_OF_RUNS)
-_SMALL_DATA = select(
-    run_data.c.run_id, func.json_remove(run_data.c.spec, "$.inputs", type_=JSON).label("spec")
-).where(_OF_RUNS)
-"""All but inputs and outputs, which may be large, and are never read for it."""
+_SPECS = select(run_data.c.run_id, run_data.c.spec).where(
+    run_data.c.run_id.in_(bindparam("ids", expanding=True))
+)
+_DATA = select(
+    run_data.c.spec,
+    as_json(run_data.c.inputs).label("inputs"),
+    as_json(run_data.c.outputs).label("outputs"),
+).where(run_data.c.run_id == bindparam("run"))
+EVENT: tuple[ColumnElement[Any], ...] = (
+    events.c.id,
+    events.c.attempt,
+    events.c.type,
+    events.c.time,
+    events.c.state,
+    as_json(events.c.msg).label("msg"),
+    as_json(events.c.payload).label("payload"),
+)
+"""What `event_text` needs."""
 
 _EVENTS = (
-    select(events)
-    .where(events.c.run_id == bindparam("run"), events.c.id >= bindparam("first"))
+    select(*EVENT)
+    .where(
+        events.c.run_id == bindparam("run"),
+        events.c.id >= bindparam("first"),
+        events.c.id < bindparam("end"),
+    )
     .order_by(events.c.id)
 )
 _INSERT, _INSERT_DATA = insert(runs), insert(run_data)
@@ -66,17 +102,39 @@ class RunFilter:
     topic: str | None = None
 
 
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it is read to be shown.
+
+    Attributes:
+        run: All but its inputs, outputs and events.
+        texts: Those, as JSON.
+    """
+
+    run: OpRun
+    texts: dict[str, bytes]
+
+
 def at(seconds: float | None) -> datetime | None:
     """Return a stored time as a datetime in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def create_run(tx: Tx, asked: OpRun, idempotency_key: str | None = None) -> str:
-    """Store a new run and return its id; a known idempotency key returns the run it made."""
+def create_run(
+    tx: Tx, asked: OpRun, inputs: JsonText, idempotency_key: str | None = None
+) -> RunRow:
+    """Store a new run and return it; a known idempotency key returns the run it made.
+
+    Raises:
+        Full: If what it is made with, its inputs aside, is too large.
+    """
     if (known := find_by_key(tx.conn, idempotency_key)) is not None:
-        return known
+        return find_row(tx.conn, known)
     run_id = uuid.uuid4().hex
-    spec = asked.to_dict()
+    all_of_it = asked.to_dict()
+    spec = write_text({name: all_of_it[name] for name in KEPT})
+    if len(spec) > SPEC_BYTES:
+        raise Full(f"A run is made with {SPEC_BYTES // 1024} KiB at most, its inputs aside.")
     row: Json = {
         "id": run_id,
         "idempotency_key": idempotency_key,
@@ -85,19 +143,21 @@ def create_run(tx: Tx, asked: OpRun, idempotency_key: str | None = None) -> str:
         "image": asked.image,
         "op_definition": asked.op_definition,
         "topic": asked.event_delivery.topic,
-        "constraints": spec["constraints"],
+        "constraints": all_of_it["constraints"],
         "tags": asked.tags,
         "max_attempts": asked.retry_policy.max_attempts,
         "backoff_s": asked.retry_policy.backoff_s,
+        "spec_bytes": len(spec),
+        "inputs_bytes": len(inputs),
         "summary": {},
         "created_at": tx.now,
         "updated_at": tx.now,
     }
     tx.conn.execute(_INSERT, row)
-    kept = {name: spec[name] for name in KEPT}
-    tx.conn.execute(_INSERT_DATA, {"run_id": run_id, "spec": kept, "outputs": {}})
+    data: Json = {"run_id": run_id, "spec": spec, "inputs": inputs, "outputs": {}}
+    tx.conn.execute(_INSERT_DATA, data)
     tx.wake.add(CLAIMS)
-    return run_id
+    return find_row(tx.conn, run_id)
 
 
 def find_by_key(conn: Connection, idempotency_key: str | None) -> str | None:
@@ -119,15 +179,15 @@ def find_row(conn: Connection, run_id: str) -> RunRow:
     return row
 
 
-def load_run(conn: Connection, run_id: str, first_event: int = 0) -> OpRun:
-    """Return a run with its events from number `first_event` on.
-
-    Raises:
-        NotFound: If there is no such run.
-    """
-    run = _with_data(conn, [find_row(conn, run_id)])[0]
-    run.events = [entry for _, entry in _events(conn, run_id, first_event)]
-    return run
+def load_run(conn: Connection, row: RunRow, first_event: int = 0) -> StoredRun:
+    """Return a run as its row says, with its events from number `first_event` on."""
+    data = conn.execute(_DATA, {"run": row.id}).one()
+    texts = {
+        "inputs": data.inputs,
+        "outputs": data.outputs,
+        "events": join_list(_events(conn, row, first_event)),
+    }
+    return StoredRun(_to_run(row, data.spec), texts)
 
 
 def list_runs(
@@ -159,25 +219,34 @@ def list_runs(
     else:
         query = query.order_by(runs.c.seq.desc())
     rows = conn.execute(query.limit(limit + 1)).all()
-    page = list(rows[:limit])
+    page = list(_within_page(rows[:limit]))
+    more = len(rows) > len(page)
     if ending_before is not None:
         page.reverse()
-    found = conn.execute(_SMALL_DATA, {"ids": [row.id for row in page]})
+    found = conn.execute(_SPECS, {"ids": [row.id for row in page]})
     specs = {row.run_id: row.spec for row in found}
-    return [_to_run(row, specs[row.id], {}) for row in page], len(rows) > limit
+    return [_to_run(row, specs[row.id]) for row in page], more
+
+
+def _within_page(rows: Iterable[RunRow]) -> Iterator[RunRow]:
+    size = 0
+    for row in rows:
+        if size and size + row.spec_bytes > PAGE_BYTES:
+            return
+        size += row.spec_bytes
+        yield row
 
 
 def load_attempts(conn: Connection, run_id: str) -> list[OpAttempt]:
-    """Return the attempts of a run with their events, oldest first.
+    """Return the attempts of a run, without inputs, outputs and events, oldest first.
 
     Raises:
         NotFound: If there is no such run.
     """
-    run = _with_data(conn, [find_row(conn, run_id)])[0]
-    entries = _events(conn, run_id)
+    run = find_row(conn, run_id)
     rows = conn.execute(
         select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.attempt)
-    ).all()
+    )
     return [
         OpAttempt(
             id=f"{run_id}-{row.attempt}",
@@ -185,12 +254,8 @@ def load_attempts(conn: Connection, run_id: str) -> list[OpAttempt]:
             attempt=row.attempt,
             state=OpRunState(row.state),
             progress=row.progress,
-            events=[entry for attempt, entry in entries if attempt == row.attempt],
-            inputs=run.inputs,
-            # Only the last attempt can have completed.
-            outputs=run.outputs if row.attempt == run.current_attempt else {},
             execution_summary=ExecutionSummary.from_dict(row.summary),
-            constraints=run.constraints,
+            constraints=Constraints.from_dict(run.constraints),
             started_at=at(row.started_at),
             finished_at=at(row.finished_at),
         )
@@ -218,29 +283,19 @@ def _seq(conn: Connection, run_id: str) -> int:
     return seq
 
 
-def _events(conn: Connection, run_id: str, first: int = 0) -> list[tuple[int, EventEntry]]:
-    rows = conn.execute(_EVENTS, {"run": run_id, "first": first})
-    return [(row.attempt, to_entry(row)) for row in rows]
+def _events(conn: Connection, run: RunRow, first: int) -> Iterator[bytes]:
+    which: Json = {"run": run.id, "first": first, "end": run.event_count}
+    return map(event_text, cast("Iterable[Row[Any]]", conn.execute(_EVENTS, which)))
 
 
-def to_entry(row: Row[Any]) -> EventEntry:
-    """Return a row of `events` as the model."""
-    return EventEntry(
-        t=datetime.fromtimestamp(row.time, UTC),
-        type=row.type,
-        msg=row.msg,
-        payload=row.payload,
-        id=row.id,
-        state=OpRunState(row.state),
-    )
+def event_text(row: Row[Any]) -> bytes:
+    """Return the JSON of an event, of which `EVENT` was selected."""
+    time = format_time(datetime.fromtimestamp(row.time, UTC))
+    known = f'{{"id":{row.id},"type":"{row.type}","t":"{time}","state":"{row.state}"'
+    return b'%b,"msg":%b,"payload":%b}' % (known.encode(), row.msg, row.payload)
 
 
-def _with_data(conn: Connection, rows: Sequence[RunRow]) -> list[OpRun]:
-    data = {row.run_id: row for row in conn.execute(_DATA, {"ids": [row.id for row in rows]})}
-    return [_to_run(row, data[row.id].spec, data[row.id].outputs) for row in rows]
-
-
-def _to_run(row: RunRow, spec: Json, outputs: Json) -> OpRun:
+def _to_run(row: RunRow, spec: Json) -> OpRun:
     return OpRun(
         id=row.id,
         state=OpRunState(row.state),
@@ -249,8 +304,6 @@ def _to_run(row: RunRow, spec: Json, outputs: Json) -> OpRun:
         priority=row.priority,
         image=row.image,
         command=spec["command"],
-        inputs=spec.get("inputs", {}),
-        outputs=outputs,
         env_vars=spec["env_vars"],
         secrets=spec.get("secrets", []),  # older databases hold runs without them
         constraints=Constraints.from_dict(row.constraints),

@@ -27,6 +27,13 @@ UPGRADES = {
         "ALTER TABLE attempts ADD COLUMN logged_at FLOAT",
         "ALTER TABLE attempts ADD COLUMN log_complete INTEGER NOT NULL DEFAULT 0",
         "UPDATE attempts SET log_complete = 1 WHERE finished_at IS NOT NULL",
+        "ALTER TABLE run_data ADD COLUMN inputs JSON NOT NULL DEFAULT '{}'",
+        "UPDATE run_data SET inputs = json_extract(spec, '$.inputs'), "
+        "spec = json_remove(spec, '$.inputs')",
+        "ALTER TABLE runs ADD COLUMN spec_bytes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN inputs_bytes INTEGER NOT NULL DEFAULT 0",
+        "UPDATE runs SET (spec_bytes, inputs_bytes) = "
+        "(SELECT length(spec), length(inputs) FROM run_data WHERE run_id = runs.id)",
     ),
 }
 """What makes a database of a version one of the next; indexes that are missing are made after."""
@@ -76,6 +83,8 @@ runs = Table(
     Column("not_before", Float),  # only while it waits for its back-off
     Column("event_count", Integer, nullable=False, default=0),
     Column("event_bytes", Integer, nullable=False, default=0),  # of what its events say
+    Column("spec_bytes", Integer, nullable=False, default=0),  # of run_data.spec
+    Column("inputs_bytes", Integer, nullable=False, default=0),
     Column("summary", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
@@ -102,7 +111,8 @@ run_data = Table(
     "run_data",
     metadata,
     Column("run_id", Text, ForeignKey("runs.id"), primary_key=True),
-    Column("spec", JSON, nullable=False),  # as asked for: inputs, command, env_vars, ...
+    Column("spec", JSON, nullable=False),  # as asked for: command, env_vars, ...
+    Column("inputs", JSON, nullable=False),
     Column("outputs", JSON, nullable=False),
 )
 

@@ -1,5 +1,6 @@
 """Every change of a run's state: each is one event, told to whoever watches."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from sqlalchemy import Row, bindparam, insert, select, update
 
 from gyoza.models import EventType, FailureReason, OpRunState, ReleaseReason, RetryPolicy
 from gyoza.server.errors import Conflict
+from gyoza.server.json_text import EMPTY, JsonText
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import Json, RunRow
 from gyoza.server.store.schema import attempts, changes, events, feed, run_data, runs, workers
@@ -45,11 +47,11 @@ def record(
     run: RunRow,
     event_type: EventType,
     msg: str | int,
-    payload: Json | None = None,
+    payload: Json | JsonText = EMPTY,
     **columns: Any,
 ) -> RunRow:
     """Append an event, change columns of the run with it, and return the new row."""
-    event: Json = {"type": event_type, "msg": msg, "payload": payload or {}}
+    event: Json = {"type": event_type, "msg": msg, "payload": payload}
     return record_all(tx, run, [event], **columns)
 
 
@@ -93,14 +95,14 @@ def assign(tx: Tx, run: RunRow, worker_id: str | None, lease_until: float | None
     )
 
 
-def start(tx: Tx, run: RunRow, msg: str | int, payload: Json) -> RunRow:
+def start(tx: Tx, run: RunRow, msg: str | int, payload: JsonText) -> RunRow:
     """Go from ASSIGNED to RUNNING."""
     _allow(run, _S.RUNNING)
     change_attempt(tx, run, state=_S.RUNNING, started_at=tx.now)
     return record(tx, run, EventType.STARTED, msg, payload, state=_S.RUNNING)
 
 
-def complete(tx: Tx, run: RunRow, msg: str | int, outputs: Json, summary: Json) -> RunRow:
+def complete(tx: Tx, run: RunRow, msg: str | int, outputs: JsonText, summary: Json) -> RunRow:
     """Go from RUNNING to COMPLETED, with the outputs."""
     _allow(run, _S.COMPLETED)
     set_outputs(tx, run, outputs)
@@ -109,7 +111,7 @@ def complete(tx: Tx, run: RunRow, msg: str | int, outputs: Json, summary: Json) 
 
 
 def fail(
-    tx: Tx, run: RunRow, msg: str | int, payload: Json, summary: Json, *, retry: bool = True
+    tx: Tx, run: RunRow, msg: str | int, payload: JsonText, summary: Json, *, retry: bool = True
 ) -> RunRow:
     """Go to FAILED, and on to PENDING if the retry policy has attempts left."""
     _allow(run, _S.FAILED)
@@ -132,7 +134,7 @@ def fail(
     )
 
 
-def cancel(tx: Tx, run: RunRow, msg: str | int, payload: Json, summary: Json) -> RunRow:
+def cancel(tx: Tx, run: RunRow, msg: str | int, payload: JsonText, summary: Json) -> RunRow:
     """Go to CANCELLED from wherever the run waits or runs."""
     _allow(run, _S.CANCELLED)
     columns: Json = {"state": _S.CANCELLED, "not_before": None}
@@ -182,7 +184,7 @@ def was_evicted(run: RunRow) -> bool:
 def retry(tx: Tx, run: RunRow) -> RunRow:
     """Go from FAILED or CANCELLED to PENDING because somebody asks for it; counts start anew."""
     _allow(run, _S.PENDING)
-    set_outputs(tx, run, {})
+    set_outputs(tx, run, EMPTY)
     tx.wake.add(CLAIMS)
     return record(
         tx,
@@ -198,7 +200,7 @@ def retry(tx: Tx, run: RunRow) -> RunRow:
     )
 
 
-def set_outputs(tx: Tx, run: RunRow, outputs: Json) -> None:
+def set_outputs(tx: Tx, run: RunRow, outputs: JsonText) -> None:
     """Replace the outputs of a run."""
     tx.conn.execute(update(run_data).where(run_data.c.run_id == run.id).values(outputs=outputs))
 
@@ -249,8 +251,9 @@ def _end_attempt(tx: Tx, run: RunRow, state: OpRunState, summary: Json, **column
     return {"state": state, "summary": summary} | _UNHELD
 
 
-def _failure(msg: str | int, payload: Json) -> Json:
+def _failure(msg: str | int, text: JsonText) -> Json:
     """Read why an attempt failed out of the payload of FAILED, whatever it holds."""
+    payload: Json = json.loads(text)
     reason, sentence, code = (payload.get(n) for n in ("reason", "error_message", "exit_code"))
     summary: Json = {
         "reason": reason if reason in list(FailureReason) else FailureReason.INTERNAL.value,

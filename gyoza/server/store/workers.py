@@ -68,7 +68,8 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
 
 def _has_let_go(before: Row[Any], listed: list[str]) -> bool:
     """Return whether a run is listed no more: it may go to the same worker once again."""
-    return any(op["id"] not in listed for op in before.heartbeat["running_ops"])
+    still = set(listed)
+    return any(op["id"] not in still for op in before.heartbeat["running_ops"])
 
 
 def _take_back_unlisted(tx: Tx, worker_id: str, listed: list[str]) -> None:

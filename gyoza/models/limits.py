@@ -1,0 +1,65 @@
+"""How much of everything there may be: what the server takes and answers.
+
+A number here bounds what one request costs everybody else. Those that are for the server alone,
+such as time-outs, are in `gyoza.server.limits`.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+BODY_BYTES = 16 * MIB
+"""Bytes of a body that brings inputs, outputs, events or a log."""
+
+SMALL_BODY_BYTES = MIB
+"""Bytes of any other body: a definition, a heartbeat, a claim."""
+
+VALUES = 1_000_000
+"""Values in a body: numbers, texts, lists, objects, true, false and null, at any depth."""
+
+DEPTH = 100
+"""Levels to which the values of a body may be nested."""
+
+INPUTS = 10_000
+"""Inputs of a run."""
+
+SPEC_BYTES = MIB
+"""Bytes of what a run is made with, but for its inputs."""
+
+ARGUMENTS = 10_000
+"""Arguments in a command."""
+
+VARIABLES = 10_000
+"""Variables of a run, and so its secrets."""
+
+TAGS = 100
+"""Tags that a run asks for."""
+
+WORKER_TAGS = 1_000
+"""Tags of a worker, and of each of its GPUs."""
+
+GPUS = 1_000
+"""GPUs of a worker, or instances of GPUs."""
+
+ATTRIBUTES_BYTES = 16 * KIB
+"""Bytes of the attributes that go with the events of a run: its topic repeats them for each."""
+
+INPUT_SPECS = 1_000
+"""Inputs that a definition describes."""
+
+RUNNING_OPS = 10_000
+"""Runs that a heartbeat or a claim lists."""
+
+BATCH_EVENTS = 1_000
+"""Events in one request."""
+
+EVENTS, EVENTS_BYTES = 20_000, 16 * MIB
+"""Events that the op of a run tells, and their bytes; a worker stops far sooner."""
+
+PAYLOAD_BYTES = MIB
+"""Bytes of one event, but for COMPLETED: its payload is the outputs."""
+
+PAGE_BYTES = 16 * MIB
+"""Bytes of a page of a list, more or less; one entry is always there."""
+
+CLAIM_BYTES = 32 * MIB
+"""Bytes of the runs that one claim gives; one is always there."""
