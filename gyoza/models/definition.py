@@ -8,10 +8,14 @@ Errors:
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any, Self
 
 from gyoza.models.policies import Constraints, EventDelivery, RetryPolicy
 from gyoza.models.record import Record
+
+MAX_ERRORS, MAX_TAKEN = 10, 1000
+"""Unknown inputs that are told, and characters of what is told of the known ones."""
 
 
 class InputValidationError(ValueError):
@@ -80,7 +84,8 @@ class InputSpecs:
         """
         if not self.specs:
             return inputs
-        errors = [self._unknown(name) for name in inputs if name not in self.specs]
+        unknown = (name for name in inputs if name not in self.specs)
+        errors = [self._unknown(name) for name in islice(unknown, MAX_ERRORS)]
         complete = dict(inputs)
         for name, spec in self.specs.items():
             if name in inputs:
@@ -96,7 +101,8 @@ class InputSpecs:
         return complete
 
     def _unknown(self, name: str) -> str:
-        return f"Input '{name}' is unknown; this op takes {', '.join(sorted(self.specs))}."
+        takes = ", ".join(sorted(self.specs))[:MAX_TAKEN]
+        return f"Input '{name[:80]}' is unknown; this op takes {takes}."
 
 
 @dataclass

@@ -10,8 +10,11 @@ MIB = 1024 * KIB
 BODY_BYTES = 16 * MIB
 """Bytes of a body that brings inputs, outputs, events or a log."""
 
-SMALL_BODY_BYTES = MIB
+SMALL_BODY_BYTES = 256 * KIB
 """Bytes of any other body: a definition, a heartbeat, a claim."""
+
+BODY_FIELDS = 1_000
+"""Fields of the object that a body is."""
 
 VALUES = 1_000_000
 """Values in a body: numbers, texts, lists, objects, true, false and null, at any depth."""
@@ -28,7 +31,7 @@ SPEC_BYTES = MIB
 ARGUMENTS = 10_000
 """Arguments in a command."""
 
-VARIABLES = 10_000
+VARIABLES = 1_000
 """Variables of a run, and so its secrets."""
 
 TAGS = 100
@@ -46,11 +49,11 @@ ATTRIBUTES_BYTES = 16 * KIB
 INPUT_SPECS = 1_000
 """Inputs that a definition describes."""
 
-RUNNING_OPS = 10_000
-"""Runs that a heartbeat or a claim lists."""
+RUNNING_OPS = 1_000
+"""Runs that a worker has at a time; a heartbeat or a claim lists no more."""
 
-BATCH_EVENTS = 1_000
-"""Events in one request."""
+BATCH_EVENTS, BATCH_BYTES = 1_000, 2 * MIB
+"""Events in one request, and their bytes."""
 
 EVENTS, EVENTS_BYTES = 20_000, 16 * MIB
 """Events that the op of a run tells, and their bytes; a worker stops far sooner."""
@@ -58,7 +61,7 @@ EVENTS, EVENTS_BYTES = 20_000, 16 * MIB
 PAYLOAD_BYTES = MIB
 """Bytes of one event, but for COMPLETED: its payload is the outputs."""
 
-PAGE_BYTES = 16 * MIB
+PAGE_BYTES = 8 * MIB
 """Bytes of a page of a list, more or less; one entry is always there."""
 
 CLAIM_BYTES = 32 * MIB

@@ -12,7 +12,7 @@ from gyoza.server.access import WorkersOf, refusal
 from gyoza.server.http.connection import connection_of
 from gyoza.server.keyring import Key, Keyring
 from gyoza.server.limits import Limits
-from gyoza.server.plain_json import reading_body
+from gyoza.server.plain_json import Bodies, reading_body
 from gyoza.server.rates import Rates, WrongKeys, network_of, retry_after
 from gyoza.server.turns import HEARTBEAT, Turns, until_answered
 
@@ -68,7 +68,7 @@ class Gate:
         self._wrong_keys = WrongKeys(limits.wrong_keys)
         self._turns = Turns(limits.at_once)
         self._large_bodies = trio.Semaphore(limits.large_bodies)
-        self._bodies_of_many_values = trio.Semaphore(limits.bodies_of_many_values)
+        self._bodies = Bodies(limits.bodies_of_many_values)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it; what is no HTTP request reaches no code of ours."""
@@ -89,12 +89,13 @@ class Gate:
         self, key: Key | None, scope: Scope, messages: list[Message], receive: Receive, send: Send
     ) -> None:
         """Let a request through whose key may do what it asks for."""
-        replay = _replay(messages, receive)
-        if key is None:
-            await self._app(scope, replay, send)
-            return
         data = b"".join(message.get("body", b"") for message in messages)
-        with reading_body(scope, data, self._bodies_of_many_values) as body:
+        messages.clear()
+        with reading_body(scope, data, self._bodies) as body:
+            replay = _replay(receive)
+            if key is None:
+                await self._app(scope, replay, send)
+                return
             if tell := await refusal(key, scope, body, self._workers_of):
                 raise _Refused(403, tell)
             if _may_wait(scope):
@@ -185,13 +186,16 @@ def _may_wait(scope: Scope) -> bool:
     return scope["method"] == "GET" or scope["path"].endswith("/claim")
 
 
-def _replay(messages: list[Message], receive: Receive) -> Receive:
-    pending = iter(messages)
+def _replay(receive: Receive) -> Receive:
+    """Return a `receive` that tells the end of the body first, which has been taken."""
+    told = False
 
     async def replay() -> Message:
-        for message in pending:
-            return message
-        return await receive()
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": b"", "more_body": False}
 
     return replay
 

@@ -1,16 +1,17 @@
 """JSON as text: what may be large is stored and sent as it is, and never made values of again.
 
 Python's JSON in C keeps the interpreter to itself for as long as it works, in whatever thread: a
-megabyte of small values takes long enough to keep a heartbeat waiting. So many values are written
+megabyte of small values takes long enough to keep a heartbeat waiting. So what is large is written
 by the same module's Python code, which takes turns with other threads.
 """
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
-MANY = 20_000
-"""Values that C code may read or write in one go."""
+PIECES = 10_000
+"""Pieces of text that are joined in one go."""
 
 _PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -24,14 +25,17 @@ class JsonText(str):
 EMPTY = JsonText("{}")
 
 
-def write_text(value: Any, *, many: bool = False) -> JsonText:
+def write_text(value: Any, *, large: bool = False) -> JsonText:
     """Return a value as JSON.
 
     Args:
         value: Plain data.
-        many: Whether it may hold more values than `MANY`.
+        large: Whether C code is not to write it in one go.
     """
-    return JsonText("".join(_PLAIN.iterencode(value)) if many else _PLAIN.encode(value))
+    if not large:
+        return JsonText(_PLAIN.encode(value))
+    pieces = _PLAIN.iterencode(value)
+    return JsonText("".join(iter(lambda: "".join(islice(pieces, PIECES)), "")))
 
 
 def for_column(value: Any) -> str:

@@ -1,8 +1,8 @@
 """Reading bodies as the JSON of the standard: what could not be stored or sent back is refused.
 
-A body is read once, whoever asks for it. A small one is read where it is asked for, a large one in
-a thread; one of many values by Python code, as C code would keep the interpreter to itself (see
-`gyoza.server.json_text`), and only a few such bodies are in memory at a time.
+A body is read once, whoever asks for it. A small one is read where it is asked for; a large one in
+a thread, by Python code, as C code would keep the interpreter to itself (see
+`gyoza.server.json_text`). Of those that hold many values only a few are in memory at a time.
 """
 
 import json
@@ -12,19 +12,23 @@ from contextlib import contextmanager
 from functools import partial
 from json.decoder import JSONArray, JSONObject  # type: ignore[attr-defined]
 from json.scanner import py_make_scanner  # type: ignore[attr-defined]
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import trio
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Scope
 
-from gyoza.models.limits import DEPTH, VALUES
-from gyoza.server.json_text import MANY, JsonText, write_text
+from gyoza.models.limits import BODY_FIELDS, DEPTH, SMALL_BODY_BYTES, VALUES
+from gyoza.server.json_text import JsonText, write_text
 
 LARGE_BYTES = 64 * 1024
 """Bytes of a body from which on it is read in a thread."""
 
+MANY = 20_000
+"""Values beyond which a body is one of a few."""
+
+T = TypeVar("T")
 _Scan = Callable[[str, int], tuple[Any, int]]
 
 _BODY = "gyoza.body"
@@ -38,19 +42,38 @@ class TooManyValues(HTTPException):
         super().__init__(413, f"The body holds more than {VALUES} values.")
 
 
+class Bodies:
+    """What the bodies of a server share.
+
+    Args:
+        many: How many of those of many values may be in memory at a time.
+    """
+
+    def __init__(self, many: int) -> None:
+        self.places = trio.Semaphore(many)
+        # One after the other: each of them keeps the interpreter to itself now and then. What is
+        # no larger than a heartbeat waits for none of them.
+        self.large = trio.CapacityLimiter(1)
+        self.others = trio.CapacityLimiter(8)
+
+
 class JsonBody:
     """The body of one request.
 
     Args:
         data: The bytes that came.
-        places: Places for bodies of many values; one has its place until its request is answered.
+        bodies: Shared with the other ones.
+
+    Attributes:
+        data: The same, until the request is answered.
     """
 
-    def __init__(self, data: bytes, places: trio.Semaphore) -> None:
-        self._data = data
-        self._places = places
+    def __init__(self, data: bytes, bodies: Bodies) -> None:
+        self.data = data
+        self._places = bodies.places
+        self._limiter = bodies.large if len(data) > SMALL_BODY_BYTES else bodies.others
         self._has_place = False
-        self._many = False
+        self._large = len(data) >= LARGE_BYTES
         self._read: Callable[[], Any] | None = None
 
     async def value(self) -> Any:
@@ -65,31 +88,35 @@ class JsonBody:
         return self._read()
 
     async def _parse(self) -> Callable[[], Any]:
-        if len(self._data) < LARGE_BYTES:
-            return _outcome(self._data, many=False)
-        self._many = await trio.to_thread.run_sync(_count, self._data) > MANY
-        if self._many:
+        if not self._large:
+            return _outcome(self.data)
+        if await self._in_thread(partial(_count, self.data)) > MANY:
             await self._places.acquire()
             self._has_place = True
-        return await trio.to_thread.run_sync(partial(_outcome, self._data, many=self._many))
+        return await self._in_thread(partial(_outcome, self.data, large=True))
 
     async def texts_of(self, *values: Any) -> list[JsonText]:
         """Return parts of this body as JSON again, for the database."""
-        write = partial(write_text, many=self._many)
-        if len(self._data) < LARGE_BYTES:
+        write = partial(write_text, large=self._large)
+        if not self._large:
             return [write(value) for value in values]
-        return await trio.to_thread.run_sync(lambda: [write(value) for value in values])
+        return await self._in_thread(lambda: [write(value) for value in values])
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(function, limiter=self._limiter)
 
     def close(self) -> None:
-        """Leave the place to another body."""
+        """Let go of it, and leave its place to another one."""
+        self.data = b""
+        self._read = None
         if self._has_place:
             self._places.release()
 
 
 @contextmanager
-def reading_body(scope: Scope, data: bytes, places: trio.Semaphore) -> Generator[JsonBody]:
+def reading_body(scope: Scope, data: bytes, bodies: Bodies) -> Generator[JsonBody]:
     """Give a request its body, until it is answered."""
-    body = scope[_BODY] = JsonBody(data, places)
+    body = scope[_BODY] = JsonBody(data, bodies)
     try:
         yield body
     finally:
@@ -103,6 +130,13 @@ def body_of(request: Request) -> JsonBody:
 
 class PlainJsonRequest(Request):
     """A request whose JSON holds no NaN, no infinity, no half characters and no endless nesting."""
+
+    async def body(self) -> bytes:
+        """Return what tells FastAPI whether there is a body.
+
+        It keeps what it gets here for as long as an error that it raised, which is for long.
+        """
+        return b"{}" if body_of(self).data else b""
 
     async def json(self) -> Any:
         """Return the parsed body, or raise as `JsonBody.value`."""
@@ -127,34 +161,41 @@ def _count(data: bytes) -> int:
     return sum(map(data.count, (b",", b":", b"[", b"{")))
 
 
-def _outcome(data: bytes, *, many: bool) -> Callable[[], Any]:
-    """Return what returns the value of a body, or raises what is wrong with it."""
+def _outcome(data: bytes, *, large: bool = False) -> Callable[[], Any]:
+    """Return what returns the value of a body, or raises what is wrong with it.
+
+    An error that was raised holds on to all that was there when it was, the body among it.
+    """
     try:
-        value = parse(data, many=many)
-    except (json.JSONDecodeError, TooManyValues) as error:
-        return partial(_raise, error)
+        value = parse(data, large=large)
+    except json.JSONDecodeError as error:
+        return partial(_raise, json.JSONDecodeError, error.msg, "", error.pos)
+    except TooManyValues:
+        return partial(_raise, TooManyValues)
     return lambda: value
 
 
-def _raise(error: Exception) -> NoReturn:
-    raise error
+def _raise(kind: Callable[..., Exception], *arguments: Any) -> NoReturn:
+    raise kind(*arguments)
 
 
-def parse(data: bytes, *, many: bool = False) -> Any:
+def parse(data: bytes, *, large: bool = False) -> Any:
     """Parse JSON strictly.
 
     Args:
         data: The JSON.
-        many: Whether it may hold more values than C code is to read in one go.
+        large: Whether C code is not to read it in one go.
 
     Raises:
         json.JSONDecodeError: If it is not plain JSON.
         TooManyValues: If it holds too many values.
     """
     try:
-        reader = _CountingDecoder() if many else _DECODER
+        reader = _CountingDecoder() if large else _DECODER
         value = reader.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
         _check(value, 0)
+        if isinstance(value, dict) and len(cast("dict[str, Any]", value)) > BODY_FIELDS:
+            raise ValueError(f"it has more than {BODY_FIELDS} fields")
     except json.JSONDecodeError:
         raise
     except UnicodeError as error:
@@ -163,7 +204,7 @@ def parse(data: bytes, *, many: bool = False) -> Any:
         raise json.JSONDecodeError("values are nested too deeply", "", 0) from error
     except ValueError as error:
         raise json.JSONDecodeError(str(error), "", 0) from error
-    return value
+    return cast("Any", value)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -177,7 +218,7 @@ class _CountingDecoder(json.JSONDecoder):
     """The decoder in Python, which gives up at a value too many."""
 
     def __init__(self) -> None:
-        super().__init__(parse_constant=_refuse_constant)
+        super().__init__(parse_constant=_refuse_constant, object_pairs_hook=_to_dict)
         self._left = VALUES
         self._scan: _Scan | None = None
         self.parse_object = self._object
@@ -197,6 +238,16 @@ class _CountingDecoder(json.JSONDecoder):
         if self._left < 0:
             raise TooManyValues
         return cast("_Scan", self._scan)(text, at)
+
+
+def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its fields, which are freed one by one."""
+    fields: dict[str, Any] = {}
+    pairs.reverse()
+    while pairs:
+        name, value = pairs.pop()
+        fields[name] = value
+    return fields
 
 
 def _check(value: Any, depth: int) -> None:

@@ -50,7 +50,7 @@ async def give_half_to_others(path: Path) -> None:
 def _run(tx: Tx) -> str:
     topic = EventDelivery("stock", {"from": "a benchmark"})
     asked = OpRun(id="", image="busybox", inputs={"n": 1, "name": "x"}, event_delivery=topic)
-    return runs.create_run(tx, asked, EMPTY).id
+    return runs.create_run(tx, asked, EMPTY, 2).id
 
 
 def _finished_run(tx: Tx) -> str:

@@ -44,7 +44,7 @@ class Store:
 
     async def submit(self, policy: RetryPolicy | None = None) -> str:
         asked = OpRun(id="", image="a", retry_policy=policy or RetryPolicy())
-        return await self.database.write(lambda tx: runs.create_run(tx, asked, EMPTY).id)
+        return await self.database.write(lambda tx: runs.create_run(tx, asked, EMPTY, 2).id)
 
     async def claim(self, worker: str, holding: list[str] | None = None) -> list[str]:
         def take(tx: Tx) -> list[str]:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ class Store:
 
     async def submit(self, key: str | None = None) -> str:
         asked = OpRun(id="", image="a", event_delivery=EventDelivery("t", {}))
-        run: str = await self.database.write(lambda tx: runs.create_run(tx, asked, EMPTY, key).id)
-        return run
+        make = partial(runs.create_run, asked=asked, inputs=EMPTY, inputs_bytes=2)
+        run = await self.database.write(lambda tx: make(tx, idempotency_key=key))
+        return run.id
 
     async def end(self, run: str, chunks: int = 1) -> str:
         """Let a worker run it to its end, with some output."""

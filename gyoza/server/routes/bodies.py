@@ -55,10 +55,11 @@ from gyoza.server.routes.fields import (
     Text,
     Variable,
     Wait,
+    at_most,
 )
 
-Inputs = Annotated[dict[str, Any], Field(max_length=INPUTS)]
-WorkerTags = Annotated[list[str], Field(max_length=WORKER_TAGS)]
+Inputs = Annotated[dict[str, Any], at_most(INPUTS)]
+WorkerTags = Annotated[list[str], at_most(WORKER_TAGS)]
 
 
 class Lenient(BaseModel):
@@ -135,13 +136,13 @@ class _Work(Strict):
     """What definitions and ad-hoc runs have in common."""
 
     image: Image
-    command: Annotated[list[Text], Field(max_length=ARGUMENTS)] | None = None
-    env_vars: Annotated[dict[Variable, Text], Field(max_length=VARIABLES), NULL_IS_EMPTY] = {}
-    secrets: Annotated[list[str], Field(max_length=VARIABLES)] | None = Field(
+    command: Annotated[list[Text], at_most(ARGUMENTS)] | None = None
+    env_vars: Annotated[dict[Variable, Text], at_most(VARIABLES), NULL_IS_EMPTY] = {}
+    secrets: Annotated[list[str], at_most(VARIABLES)] | None = Field(
         None, description="Names of env_vars whose values are shown to nobody but the worker."
     )
     constraints: Annotated[ConstraintsModel, NULL_IS_EMPTY] = ConstraintsModel()
-    tags: Annotated[list[Tag], Field(max_length=TAGS)] | None = None
+    tags: Annotated[list[Tag], at_most(TAGS)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), IS_NUMBER] | None = None
     grace_s: (
         Annotated[float, Field(ge=0, le=MAX_GRACE_S, allow_inf_nan=False), IS_NUMBER] | None
@@ -165,9 +166,7 @@ class DefinitionBody(_Work):
     id: Id
     version: Id = "1"
     description: str = ""
-    input_specs: Annotated[
-        dict[str, InputSpecModel], Field(max_length=INPUT_SPECS), NULL_IS_EMPTY
-    ] = {}
+    input_specs: Annotated[dict[str, InputSpecModel], at_most(INPUT_SPECS), NULL_IS_EMPTY] = {}
     created_at: Any = Field(None, description="Ignored: as the server told it before.")
     updated_at: Any = Field(None, description="Ignored: as the server told it before.")
 
@@ -238,7 +237,7 @@ class SummaryBody(Lenient):
     duration_ms: Count | None = None
     error_message: str | None = None
     exit_code: Int | None = None
-    gpu_ids: Annotated[list[Count], Field(max_length=GPUS)] | None = None
+    gpu_ids: Annotated[list[Count], at_most(GPUS)] | None = None
 
 
 class _Event(Lenient):
@@ -265,7 +264,7 @@ class EventBatchBody(Lenient):
 
     worker_id: Id
     attempt: Count
-    events: list[SayingBody] = Field(max_length=BATCH_EVENTS)
+    events: Annotated[list[SayingBody], at_most(BATCH_EVENTS)]
 
 
 class EventBody(_Event):
@@ -323,7 +322,7 @@ class ResourcesBody(Lenient):
     model_config = ConfigDict(extra="allow")
     cpu_cores: Amount = 0
     ram_mb: Amount = 0
-    gpus: Annotated[list[GpuBody], Field(max_length=GPUS)] = []
+    gpus: Annotated[list[GpuBody], at_most(GPUS)] = []
 
     @model_validator(mode="after")
     def _gpu_ids_differ(self) -> Self:
@@ -346,7 +345,7 @@ class HeartbeatBody(Lenient):
     worker_id: Id
     resources: ResourcesBody = ResourcesBody()
     tags: WorkerTags = []
-    running_ops: list[RunningOpBody] = Field([], max_length=RUNNING_OPS)
+    running_ops: Annotated[list[RunningOpBody], at_most(RUNNING_OPS)] = []
     draining: StrictBool = False
     engine: str | None = None
     disk: str | None = None
@@ -362,4 +361,4 @@ class ClaimBody(Lenient):
 
     max_runs: Annotated[int, Field(ge=1, le=1000), IS_NUMBER] = 1
     wait_s: Annotated[Wait, IS_NUMBER] = 0.0
-    holding: Annotated[list[str], Field(max_length=RUNNING_OPS)] | None = None
+    holding: Annotated[list[str], at_most(RUNNING_OPS)] | None = None

@@ -17,10 +17,10 @@ from gyoza.server.routes.answers import (
 from gyoza.server.routes.bodies import DefinitionBody, DefinitionRunBody
 from gyoza.server.routes.fields import Id
 from gyoza.server.routes.parameters import DefinitionName, IdempotencyKey
-from gyoza.server.routes.runs import read_run
+from gyoza.server.routes.runs import make_run, read_run
 from gyoza.server.service import TheService
 from gyoza.server.store import definitions
-from gyoza.server.store.runs import RunRow, create_run, find_by_key, find_row
+from gyoza.server.store.runs import RunRow, find_by_key, find_row
 
 router = APIRouter(
     prefix="/definitions", tags=["definitions"], route_class=PlainJsonRoute, responses=REFUSALS
@@ -90,13 +90,9 @@ async def create(
         return definitions.find_definition(conn, name, body.version)
 
     found = await service.database.read(find)
-    if isinstance(found, OpDefinition):
-        complete = definitions.complete_inputs(found, body.inputs)
-        [inputs] = await body_of(request).texts_of(complete)
-        asked = definitions.run_of(found, body.priority)
-        row = await service.database.write(
-            lambda tx: create_run(tx, asked, inputs, idempotency_key)
-        )
-    else:
-        row = found
-    return written(await read_run(service, row), 201)
+    if not isinstance(found, OpDefinition):
+        return written(await read_run(service, found), 201)
+    complete = definitions.complete_inputs(found, body.inputs)
+    [inputs] = await body_of(request).texts_of(complete)
+    asked = definitions.run_of(found, body.priority)
+    return await make_run(service, asked, inputs, idempotency_key)

@@ -50,6 +50,18 @@ def _or_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
+def at_most(size: int) -> BeforeValidator:
+    """Refuse a list or an object that has more members, before a look at any of them."""
+
+    def check(value: Any) -> Any:
+        members = cast("list[Any]", value) if isinstance(value, list | dict) else ()
+        if len(members) > size:
+            raise ValueError(f"must have no more than {size} members")
+        return cast("Any", value)
+
+    return BeforeValidator(check)
+
+
 def _check_object(value: Any) -> Any:
     """Take any object as it is: to look at each field of many would keep others waiting."""
     if not isinstance(value, dict):

@@ -1,12 +1,13 @@
 """Logs of runs: appended in chunks, read whole or followed live."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from gyoza.server.errors import Malformed
-from gyoza.server.plain_json import PlainJsonRoute
+from gyoza.server.plain_json import PlainJsonRoute, body_of
 from gyoza.server.routes.answers import REFUSALS, LogOffset, answers
 from gyoza.server.routes.bodies import LogBody
 from gyoza.server.routes.fields import MAX_INT, Id
@@ -22,6 +23,7 @@ from gyoza.server.routes.log_stream import (
 from gyoza.server.routes.parameters import RunId
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import logs
+from gyoza.server.store.texts import PART_BYTES
 
 BEFORE = "Bytes of the log before this."
 Offset = Annotated[int, Query(ge=0, le=MAX_INT, description=BEFORE)]
@@ -63,7 +65,7 @@ async def put(
     final: Annotated[bool, Query(description="The log is whole with this text.")] = False,
 ) -> JSONResponse:
     """Do the same as `append`, in fewer steps for much text."""
-    data = await request.body()
+    data = body_of(request).data
     try:
         data.decode()
     except UnicodeDecodeError as error:
@@ -81,10 +83,30 @@ async def _append(
     *,
     final: bool,
 ) -> JSONResponse:
-    stored = await service.database.write(
-        lambda tx: logs.append_log(tx, run_id, offset, data, worker_id, attempt, final=final)
-    )
-    return JSONResponse({"offset": stored})
+    begin, stored = 0, offset
+    while True:  # a transaction of megabytes would keep other writes waiting
+        end = _end_of_part(data, begin)
+        part = partial(
+            logs.append_log,
+            run_id=run_id,
+            offset=offset + begin,
+            data=data[begin:end],
+            worker_id=worker_id,
+            attempt=attempt,
+            final=final and end == len(data),
+        )
+        stored = await service.database.write(part)
+        if end == len(data):
+            return JSONResponse({"offset": stored})
+        begin = end
+
+
+def _end_of_part(data: bytes, begin: int) -> int:
+    """Return where a part of UTF-8 ends, between two characters."""
+    end = begin + PART_BYTES
+    while end < len(data) and data[end] & 0xC0 == 0x80:
+        end -= 1
+    return min(end, len(data))
 
 
 @router.get(

@@ -1,13 +1,14 @@
 """Runs: creating, finding, changing, and everything that is reported about them."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import Connection
 
-from gyoza.models import OpRunState
-from gyoza.server.json_text import join_list, join_object
+from gyoza.models import EventType, OpRun, OpRunState
+from gyoza.server.json_text import JsonText, join_list, join_object
 from gyoza.server.plain_json import PlainJsonRoute, body_of
 from gyoza.server.routes.answers import (
     REFUSALS,
@@ -27,6 +28,7 @@ from gyoza.server.service import Service, TheService
 from gyoza.server.store import reports, runs
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import RunRow
+from gyoza.server.store.texts import stored
 from gyoza.server.wakeups import end_key, run_key
 
 MINIMAL = "return=minimal"
@@ -45,10 +47,7 @@ async def create(
     """Queue a run of any image."""
     asked = body.to_model()
     [inputs] = await body_of(request).texts_of(body.inputs)
-    row = await service.database.write(
-        lambda tx: runs.create_run(tx, asked, inputs, idempotency_key)
-    )
-    return written(await read_run(service, row), 201)
+    return await make_run(service, asked, inputs, idempotency_key)
 
 
 @router.get(
@@ -128,14 +127,14 @@ async def show_attempts(run_id: RunId, service: TheService) -> Response:
 )
 async def change(run_id: RunId, body: RunChange, request: Request, service: TheService) -> Response:
     """Change what is given; 400 for a transition that does not exist."""
-    outputs = None
-    if body.outputs is not None:
-        [outputs] = await body_of(request).texts_of(body.outputs)
-    return await _change(
-        service,
-        run_id,
-        lambda tx: reports.change_run(tx, run_id, body.state, outputs, body.priority),
-    )
+    [text] = await body_of(request).texts_of(body.outputs)
+    given = nullcontext() if body.outputs is None else stored(service.database, text)
+    async with given as outputs:
+        return await _change(
+            service,
+            run_id,
+            lambda tx: reports.change_run(tx, run_id, body.state, outputs, body.priority),
+        )
 
 
 @router.post(
@@ -174,19 +173,25 @@ async def add_event(
 
     The `events` of the answer are those this request added: a run may have very many.
     """
-    [payload] = await body_of(request).texts_of(body.payload)
-    report = reports.Report(
-        type=body.type,
-        msg=body.msg,
-        payload=payload,
-        worker_id=body.worker_id,
-        attempt=body.attempt,
-        seq=body.seq,
-        summary=body.summary.model_dump(exclude_none=True) if body.summary else {},
-    )
-    return await _report(
-        service, run_id, lambda tx: reports.add_event(tx, run_id, report), body.worker_id, prefer
-    )
+    [text] = await body_of(request).texts_of(body.payload)
+    ends_well = body.type is EventType.COMPLETED  # with the outputs, which may be large
+    async with stored(service.database, text) if ends_well else nullcontext(text) as payload:
+        report = reports.Report(
+            type=body.type,
+            msg=body.msg,
+            payload=payload,
+            worker_id=body.worker_id,
+            attempt=body.attempt,
+            seq=body.seq,
+            summary=body.summary.model_dump(exclude_none=True) if body.summary else {},
+        )
+        return await _report(
+            service,
+            run_id,
+            lambda tx: reports.add_event(tx, run_id, report),
+            body.worker_id,
+            prefer,
+        )
 
 
 @router.post(
@@ -205,6 +210,17 @@ async def release(
         body.worker_id,
         prefer,
     )
+
+
+async def make_run(
+    service: Service, asked: OpRun, inputs: JsonText, idempotency_key: str | None
+) -> Response:
+    """Create a run and answer with it."""
+    async with stored(service.database, inputs) as kept:
+        row = await service.database.write(
+            lambda tx: runs.create_run(tx, asked, kept, len(inputs), idempotency_key)
+        )
+    return written(await read_run(service, row), 201)
 
 
 async def read_run(service: Service, row: RunRow, first_event: int = 0) -> bytes:

@@ -256,6 +256,7 @@ def _prepare(path: Path, writer: Engine) -> None:
                     conn.exec_driver_sql(statement)
             for index in (index for table in metadata.sorted_tables for index in table.indexes):
                 index.create(conn, checkfirst=True)
+            conn.exec_driver_sql("DELETE FROM texts WHERE run_id IS NULL")  # a server was killed
             conn.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
     except (OSError, SQLAlchemyError, sqlite3.Error) as error:
         raise DatabaseError(

@@ -1,5 +1,6 @@
 """Definitions: deploying, finding and making runs of them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select
@@ -43,10 +44,11 @@ def find_definition(conn: Connection, name: str, version: str | None = None) -> 
     return _to_definition(row)
 
 
-def list_definitions(conn: Connection) -> list[OpDefinition]:
-    """Return all versions of all definitions, by name and then as they were deployed."""
+def list_definitions(conn: Connection) -> Iterator[OpDefinition]:
+    """Yield all versions of all definitions, by name and then as they were deployed."""
     query = select(definitions).order_by(definitions.c.id, definitions.c.seq)
-    return [_to_definition(row) for row in conn.execute(query)]
+    with conn.execute(query.execution_options(yield_per=1)) as rows:
+        yield from map(_to_definition, rows)
 
 
 def complete_inputs(definition: OpDefinition, inputs: Json) -> Json:

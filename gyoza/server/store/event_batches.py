@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gyoza.models import EventType
-from gyoza.models.limits import EVENTS, EVENTS_BYTES
+from gyoza.models.limits import BATCH_BYTES, EVENTS, EVENTS_BYTES, MIB
 from gyoza.server.errors import Full
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
@@ -36,7 +36,10 @@ def add_events(
     fresh = [report for report in reports if (report.seq or 0) > attempt.last_seq]
     if not fresh:
         return run
-    size = run.event_bytes + sum(map(size_of, fresh))
+    told_bytes = sum(map(size_of, fresh))
+    if told_bytes > BATCH_BYTES:
+        raise Full(f"Events told together may be {BATCH_BYTES // MIB} MiB; tell fewer at a time.")
+    size = run.event_bytes + told_bytes
     if run.event_count + len(fresh) > EVENTS or size > EVENTS_BYTES:
         raise Full(f"The events of run {run.id} have no room for {len(fresh)} more.")
     progress = [report.msg for report in fresh if report.type is EventType.PROGRESS]

@@ -38,5 +38,5 @@ def _read(conn: Connection, topic: str, after: int, limit: int) -> Iterator[tupl
         row: Row[Any]
         for row in rows:
             known = {"cursor": str(row.cursor), "topic": topic, "run_id": row.run_id}
-            texts = {"event": event_text(row), "attributes": row.attributes}
+            texts = {"event": event_text(conn, row), "attributes": row.attributes}
             yield row.cursor, join_object(known | {"attempt": row.attempt}, texts)

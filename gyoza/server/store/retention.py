@@ -14,6 +14,8 @@ from gyoza.server.store.schema import (
     log_chunks,
     run_data,
     runs,
+    text_parts,
+    texts,
 )
 
 MAX_RUNS, MAX_EVENTS, MAX_CHUNKS = 100, 2_000, 100
@@ -57,11 +59,15 @@ def _some_of(old: Sequence[Row[Any, Any]]) -> list[str]:
 
 def _delete(tx: Tx, ids: list[str]) -> None:
     rowid = literal_column("rowid", Integer)
-    some = select(rowid).select_from(log_chunks).where(log_chunks.c.run_id.in_(ids))
-    chunks = delete(log_chunks).where(rowid.in_(some.limit(MAX_CHUNKS)))
-    deleted = tx.conn.execute(chunks).rowcount
-    if deleted == MAX_CHUNKS:  # perhaps not all; the runs go once their logs are gone
-        return
-    for table in (feed, events, attempts, run_data):
+    of_texts = select(texts.c.id).where(texts.c.run_id.in_(ids))
+    for table, belongs in (
+        (log_chunks, log_chunks.c.run_id.in_(ids)),
+        (text_parts, text_parts.c.text_id.in_(of_texts)),
+    ):
+        some = select(rowid).select_from(table).where(belongs).limit(MAX_CHUNKS)
+        deleted = tx.conn.execute(delete(table).where(rowid.in_(some))).rowcount
+        if deleted == MAX_CHUNKS:  # perhaps not all; the runs go once these are gone
+            return
+    for table in (feed, events, attempts, texts, run_data):
         tx.conn.execute(delete(table).where(table.c.run_id.in_(ids)))
     tx.conn.execute(delete(runs).where(runs.c.id.in_(ids)))

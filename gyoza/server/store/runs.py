@@ -36,6 +36,7 @@ from gyoza.server.errors import BadRequest, Full, NotFound
 from gyoza.server.json_text import JsonText, join_list, write_text
 from gyoza.server.store.database import Tx
 from gyoza.server.store.schema import attempts, events, run_data, runs
+from gyoza.server.store.texts import give_to_run, read_text
 from gyoza.server.wakeups import CLAIMS
 
 KEPT = (
@@ -121,9 +122,20 @@ def at(seconds: float | None) -> datetime | None:
 
 
 def create_run(
-    tx: Tx, asked: OpRun, inputs: JsonText, idempotency_key: str | None = None
+    tx: Tx,
+    asked: OpRun,
+    inputs: JsonText,
+    inputs_bytes: int,
+    idempotency_key: str | None = None,
 ) -> RunRow:
     """Store a new run and return it; a known idempotency key returns the run it made.
+
+    Args:
+        tx: The transaction.
+        asked: The run, without its inputs.
+        inputs: What `store.texts.stored` tells to store for them.
+        inputs_bytes: Their size.
+        idempotency_key: Names the request.
 
     Raises:
         Full: If what it is made with, its inputs aside, is too large.
@@ -148,7 +160,7 @@ def create_run(
         "max_attempts": asked.retry_policy.max_attempts,
         "backoff_s": asked.retry_policy.backoff_s,
         "spec_bytes": len(spec),
-        "inputs_bytes": len(inputs),
+        "inputs_bytes": inputs_bytes,
         "summary": {},
         "created_at": tx.now,
         "updated_at": tx.now,
@@ -156,6 +168,7 @@ def create_run(
     tx.conn.execute(_INSERT, row)
     data: Json = {"run_id": run_id, "spec": spec, "inputs": inputs, "outputs": {}}
     tx.conn.execute(_INSERT_DATA, data)
+    give_to_run(tx, inputs, run_id)
     tx.wake.add(CLAIMS)
     return find_row(tx.conn, run_id)
 
@@ -183,8 +196,8 @@ def load_run(conn: Connection, row: RunRow, first_event: int = 0) -> StoredRun:
     """Return a run as its row says, with its events from number `first_event` on."""
     data = conn.execute(_DATA, {"run": row.id}).one()
     texts = {
-        "inputs": data.inputs,
-        "outputs": data.outputs,
+        "inputs": read_text(conn, data.inputs),
+        "outputs": read_text(conn, data.outputs),
         "events": join_list(_events(conn, row, first_event)),
     }
     return StoredRun(_to_run(row, data.spec), texts)
@@ -285,14 +298,15 @@ def _seq(conn: Connection, run_id: str) -> int:
 
 def _events(conn: Connection, run: RunRow, first: int) -> Iterator[bytes]:
     which: Json = {"run": run.id, "first": first, "end": run.event_count}
-    return map(event_text, cast("Iterable[Row[Any]]", conn.execute(_EVENTS, which)))
+    rows = cast("Iterable[Row[Any]]", conn.execute(_EVENTS, which))
+    return (event_text(conn, row) for row in rows)
 
 
-def event_text(row: Row[Any]) -> bytes:
+def event_text(conn: Connection, row: Row[Any]) -> bytes:
     """Return the JSON of an event, of which `EVENT` was selected."""
     time = format_time(datetime.fromtimestamp(row.time, UTC))
     known = f'{{"id":{row.id},"type":"{row.type}","t":"{time}","state":"{row.state}"'
-    return b'%b,"msg":%b,"payload":%b}' % (known.encode(), row.msg, row.payload)
+    return b'%b,"msg":%b,"payload":%b}' % (known.encode(), row.msg, read_text(conn, row.payload))
 
 
 def _to_run(row: RunRow, spec: Json) -> OpRun:

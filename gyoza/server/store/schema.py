@@ -1,7 +1,8 @@
 """The tables; one SQLite file holds everything.
 
 `runs` holds what changes and what is searched; `run_data` what is large and written once or twice,
-so that a progress event does not rewrite megabytes of inputs. Times are seconds since 1970, UTC.
+so that a progress event does not rewrite megabytes of inputs; `texts` what is too large for one
+transaction. Times are seconds since 1970, UTC.
 """
 
 from sqlalchemy import (
@@ -114,6 +115,24 @@ run_data = Table(
     Column("spec", JSON, nullable=False),  # as asked for: command, env_vars, ...
     Column("inputs", JSON, nullable=False),
     Column("outputs", JSON, nullable=False),
+)
+
+texts = Table(
+    "texts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.id")),  # NULL: nothing has it yet
+    Column("digest", LargeBinary, nullable=False),  # SHA-256
+    Index("texts_by_run", "run_id"),
+)
+
+text_parts = Table(
+    "text_parts",
+    metadata,
+    Column("text_id", Text, ForeignKey("texts.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("text_id", "number"),
 )
 
 attempts = Table(

@@ -12,6 +12,7 @@ from gyoza.server.json_text import EMPTY, JsonText
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import Json, RunRow
 from gyoza.server.store.schema import attempts, changes, events, feed, run_data, runs, workers
+from gyoza.server.store.texts import give_to_run
 from gyoza.server.wakeups import CLAIMS, DUE, end_key, feed_key, room_key, run_key, worker_key
 
 MAX_LOSSES = 5
@@ -202,6 +203,7 @@ def retry(tx: Tx, run: RunRow) -> RunRow:
 
 def set_outputs(tx: Tx, run: RunRow, outputs: JsonText) -> None:
     """Replace the outputs of a run."""
+    give_to_run(tx, outputs, run.id)
     tx.conn.execute(update(run_data).where(run_data.c.run_id == run.id).values(outputs=outputs))
 
 

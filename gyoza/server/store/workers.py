@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, select, text, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from gyoza.models import OpRunState
 from gyoza.models.record import format_time
 from gyoza.server.errors import NotFound
+from gyoza.server.json_text import write_text
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import Json, at
@@ -24,7 +25,9 @@ _BEAT = _KNOWN.on_conflict_do_update(
     index_elements=["id"],
     set_={name: _KNOWN.excluded[name] for name in ("heartbeat", "last_seen")},
 ).returning(workers)
-_MINE = runs.c.id.in_(bindparam("listed", expanding=True)), runs.c.worker_id == bindparam("worker")
+# One parameter for all of them: a statement with one for each is made anew each time.
+_LISTED = select(func.json_each(bindparam("listed")).table_valued("value").c.value)
+_MINE = runs.c.id.in_(_LISTED), runs.c.worker_id == bindparam("worker")
 _STATES = select(runs.c.id, runs.c.state).where(*_MINE)
 _RENEW = update(runs).where(*_MINE, runs.c.state.in_(HELD))
 _CHANGES = (
@@ -51,7 +54,7 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
     now = tx.conn.execute(_BEAT, told | {"first_seen": tx.now, "last_seen": tx.now}).one()
     listed: list[str] = [op["id"] for op in heartbeat["running_ops"]]
     if listed:
-        mine: Json = {"worker": worker_id, "listed": listed}
+        mine: Json = {"worker": worker_id, "listed": write_text(listed)}
         tx.conn.execute(_RENEW, {**mine, "lease_until": tx.now + lease_s})
     if before is not None and (_has_let_go(before, listed) or is_able(now) > is_able(before)):
         tx.wake.add(worker_key(worker_id))
@@ -76,15 +79,15 @@ def _take_back_unlisted(tx: Tx, worker_id: str, listed: list[str]) -> None:
     query = select(runs).where(
         runs.c.worker_id == worker_id,
         runs.c.state == OpRunState.ASSIGNED,
-        runs.c.id.not_in(listed),
+        runs.c.id.not_in(_LISTED),
     )
-    for run in tx.conn.execute(query).all():
+    for run in tx.conn.execute(query, {"listed": write_text(listed)}).all():
         transitions.requeue(tx, run, "DRAINING", f"worker {worker_id} drains and never had it")
 
 
 def _states(conn: Connection, worker_id: str, listed: list[str]) -> dict[str, str]:
     """Return the state of each listed run; PENDING for one this worker does not hold any more."""
-    mine = conn.execute(_STATES, {"worker": worker_id, "listed": listed})
+    mine = conn.execute(_STATES, {"worker": worker_id, "listed": write_text(listed)})
     known = {row.id: row.state for row in mine}
     return {run_id: known.get(run_id, OpRunState.PENDING.value) for run_id in listed}
 
