@@ -31,11 +31,12 @@ from gyoza.client import (
     LogPiece,
     endpoints,
 )
+from gyoza.client.long_poll import LongPoll
 from gyoza.client.retry import FOLLOW, NEVER
 from gyoza.models import EventEntry, OpRun, OpRunState
 
 POLL_S = 20.0
-"""Seconds the server may hold back an answer that would say nothing new."""
+"""Seconds the server may hold back an answer that would say nothing new, unless that is cut."""
 
 
 @dataclass
@@ -177,6 +178,7 @@ class _Look:
         self._run_id = run_id
         self._shown = shown
         self._view = view
+        self._poll = LongPoll(POLL_S)
         self._outages = Outages(
             lambda sentence: nursery.start_soon(self._show, view.message, sentence)
         )
@@ -206,17 +208,20 @@ class _Look:
             await self._show(self._view.run, run)
             if run.state.terminal:
                 return run
-            run = await self._ask(after_event=self._shown.event, wait_s=POLL_S)
+            run = await self._ask(self._shown.event)
 
-    async def _ask(self, **what: Any) -> OpRun:
-        """Return the run, however long the server is away, within bounds."""
-        call = replace(endpoints.get_run(self._run_id, **what), retry=NEVER)
+    async def _ask(self, after_event: int | None = None) -> OpRun:
+        """Return the run, however long the server is away, within bounds.
+
+        Args:
+            after_event: Wait for a later event; None returns the run at once.
+        """
         began, tried = trio.current_time(), 0
         tell = self._outages.teller()
         while True:
             tried += 1
             try:
-                run = read_as(OpRun.from_dict, await self._client.send(call))
+                run = await self._ask_once(after_event)
             except (ApiError, ClientError) as error:
                 failure = error
             else:
@@ -224,7 +229,7 @@ class _Look:
                 return run
             if not is_away(failure):
                 raise failure
-            if trio.current_time() - began > PATIENCE_S + call.wait_s:
+            if trio.current_time() - began > PATIENCE_S + POLL_S:
                 raise CliError(
                     f"Run {self._run_id} goes on, but the server has been away for "
                     f"{PATIENCE_S:g} s: {str(failure).rstrip('.')}; `gyoza runs logs --follow "
@@ -234,6 +239,16 @@ class _Look:
             if tried > 1:
                 tell(failure)
             await trio.sleep(FOLLOW.pause_s(tried))
+
+    async def _ask_once(self, after_event: int | None) -> OpRun:
+        if after_event is None:
+            return await self._get()
+        with self._poll.asking() as wait_s:
+            return await self._get(after_event=after_event, wait_s=wait_s)
+
+    async def _get(self, **what: Any) -> OpRun:
+        call = replace(endpoints.get_run(self._run_id, **what), retry=NEVER)
+        return read_as(OpRun.from_dict, await self._client.send(call))
 
     async def _show_logs(self, attempts: trio.MemoryReceiveChannel[int]) -> None:
         shown = self._shown

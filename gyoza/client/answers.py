@@ -135,7 +135,10 @@ def _what_to_check(response: httpx.Response) -> str:
     if status in (401, 403, 407):
         return ", and whether a proxy on the way wants a login of its own"
     if status == 413:
-        return ", and how large a body a proxy on the way takes: a server of gyoza takes 16 MiB"
+        return (
+            ", and the limit for bodies of a proxy on the way, which is the likely cause (a gyoza"
+            " server takes 16 MiB): see the page 'Behind a reverse proxy'"
+        )
     if status >= 500 or status in (408, 429):
         return ", and whether a proxy on the way reaches the server"
     return ", its path too, and where a proxy on the way leads to"

@@ -10,14 +10,14 @@ MIB = 1024 * KIB
 BODY_BYTES = 16 * MIB
 """Bytes of a body that brings inputs, outputs, events or a log."""
 
-SMALL_BODY_BYTES = 256 * KIB
+SMALL_BODY_BYTES = 512 * KIB
 """Bytes of any other body: a definition, a heartbeat, a claim."""
 
 BODY_FIELDS = 1_000
 """Fields of the object that a body is."""
 
 VALUES = 1_000_000
-"""Values in a body: numbers, texts, lists, objects, true, false and null, at any depth."""
+"""Values in inputs or outputs, at any depth: numbers, texts, lists, objects, and so on."""
 
 DEPTH = 100
 """Levels to which the values of a body may be nested."""
@@ -39,6 +39,9 @@ TAGS = 100
 
 WORKER_TAGS = 1_000
 """Tags of a worker, and of each of its GPUs."""
+
+RESOURCES_BYTES = 64 * KIB
+"""Bytes of what a worker tells of its hardware."""
 
 GPUS = 1_000
 """GPUs of a worker, or instances of GPUs."""

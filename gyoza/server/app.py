@@ -1,14 +1,17 @@
 """The FastAPI application: routes, the door before them, and every error as one sentence."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
+import trio
 from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
 from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gyoza import __version__
 from gyoza.server.errors import RequestError
@@ -45,6 +48,7 @@ def create_app(service: Service, keyring: Keyring, limits: Limits | None = None)
     async def workers_of(run_id: str) -> set[str] | None:
         return await service.database.read(lambda conn: workers_of_run(conn, run_id))
 
+    app.add_middleware(_Described, path=app.openapi_url, describe=app.openapi)
     app.add_middleware(Gate, keyring=keyring, workers_of=workers_of, limits=limits or Limits())
     # The gate checks the key; this tells the documentation where it goes.
     documented = [Security(APIKeyHeader(name="X-API-Key", auto_error=False))]
@@ -58,6 +62,30 @@ def create_app(service: Service, keyring: Keyring, limits: Limits | None = None)
     app.add_exception_handler(ClientGone, _client_gone)
     app.add_exception_handler(Exception, _internal_error)
     return app
+
+
+class _Described:
+    """ASGI middleware: has the OpenAPI document made in a thread before somebody gets it.
+
+    FastAPI keeps it, but would make it in the event loop and let everybody wait for that.
+
+    Args:
+        app: What is behind it, and answers with the document.
+        path: Where that is.
+        describe: Makes it at the first call.
+    """
+
+    def __init__(self, app: ASGIApp, path: str | None, describe: Callable[[], object]) -> None:
+        self._app = app
+        self._path = path
+        self._describe = describe
+        self._making = trio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == self._path:
+            async with self._making:  # whoever comes meanwhile waits for the same
+                await trio.to_thread.run_sync(self._describe, abandon_on_cancel=True)
+        await self._app(scope, receive, send)
 
 
 def _answer(status: int, detail: str) -> JSONResponse:

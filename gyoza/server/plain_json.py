@@ -219,7 +219,7 @@ class _CountingDecoder(json.JSONDecoder):
 
     def __init__(self) -> None:
         super().__init__(parse_constant=_refuse_constant, object_pairs_hook=_to_dict)
-        self._left = VALUES
+        self._left = VALUES + BODY_FIELDS  # with what is around the inputs or outputs
         self._scan: _Scan | None = None
         self.parse_object = self._object
         self.parse_array = self._array

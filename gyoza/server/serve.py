@@ -98,7 +98,7 @@ async def _run(
         idle_s=limits.idle_s,
         send_s=limits.send_s,
         root_path=settings.root_path,
-        headers=[(b"gyoza-version", __version__.encode())],
+        headers=[(b"gyoza-version", __version__.encode()), (b"cache-control", b"no-store")],
     )
     url = _url(settings, listener.socket)
     async with trio.open_nursery() as nursery:

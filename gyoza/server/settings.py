@@ -10,6 +10,19 @@ from typing import Any, Self
 from gyoza.client.credentials import data_dir
 from gyoza.server.errors import SettingsError
 
+API_PATHS = (
+    "/runs",
+    "/definitions",
+    "/workers",
+    "/events",
+    "/keys",
+    "/health",
+    "/readyz",
+    "/docs",
+    "/openapi.json",
+)
+"""How the paths of the API begin; a prefix that begins so cannot be told from them."""
+
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
@@ -84,6 +97,12 @@ class ServerSettings:
         if self.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", self.root_path):
             raise SettingsError(
                 f"GYOZA_ROOT_PATH must be a path like /gyoza, not {self.root_path!r}."
+            )
+        first = "/" + self.root_path[1:].partition("/")[0]
+        if first in API_PATHS:
+            raise SettingsError(
+                f"GYOZA_ROOT_PATH must not begin with {first}, which is a path of the API itself; "
+                "use another one, like /gyoza."
             )
         if not 0 <= self.retention_days < 1e6:
             raise SettingsError("GYOZA_RETENTION_DAYS must be a number of days, or 0 to keep all.")

@@ -11,6 +11,7 @@ from typing import Any, Self, get_args
 from gyoza.client import Access
 from gyoza.client.credentials import data_dir
 from gyoza.models import InvalidIdError, check_id
+from gyoza.models.limits import RUNNING_OPS
 from gyoza.worker.containers.pulls import PullPolicy
 from gyoza.worker.errors import SettingsError
 from gyoza.worker.policy import ContainerPolicy, require_least
@@ -84,6 +85,11 @@ class WorkerSettings:
                 f"The pull policy must be one of {', '.join(policies)}, not {self.pull_policy!r}."
             )
         require_least(self, _LEAST)
+        if self.max_concurrency > RUNNING_OPS:
+            raise SettingsError(
+                f"A worker has {RUNNING_OPS} runs at a time at most, not {self.max_concurrency}; "
+                "start another worker for more."
+            )
         if self.fence_after_s is not None and self.fence_after_s < 2 * self.heartbeat_s:
             raise SettingsError(
                 f"The setting fence_after must be at least two heartbeats "

@@ -6,6 +6,7 @@ from tests.benchmarks.backlog import backlog
 from tests.benchmarks.cancels import cancel, cancel_storm
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.fleet import fleet
+from tests.benchmarks.hostile import hostile
 from tests.benchmarks.logs import logs
 from tests.benchmarks.resources import cpu, idle, memory
 from tests.benchmarks.runs import latency, throughput, turnaround
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[Stage], Awaitable[list[Figure]]]] = {
     "logs": logs,
     "fleet": fleet,
     "backlog": backlog,
+    "hostile": hostile,
     "soak": soak,
 }
 

@@ -31,6 +31,7 @@ GYOZA = (
     "-c",
     f"{AS_INSTALLED}from gyoza.cli.main import main; sys.exit(main())",
 )
+KEY = "a-key-for-the-benchmark"
 IMAGE = "gyoza-bench-busybox:latest"
 ENDS = ("COMPLETED", "FAILED", "CANCELLED")
 START_S, END_S, WAIT_S = 60.0, 60.0, 30.0
@@ -50,7 +51,7 @@ class Stage:
         self.folder = folder
         self.docker = docker_py
         self._environment = user_environment() | {
-            "GYOZA_API_KEY": "a-key-for-the-benchmark",
+            "GYOZA_API_KEY": KEY,
             "GYOZA_RATE_LIMIT": "0",
             "GYOZA_WORKER_ID": self.name,
             "GYOZA_WORK_DIR": str(folder / "work"),

@@ -89,7 +89,11 @@ async def test_a_page_without_a_word_has_taken_no_report_but_a_small_server_may(
             Answer(PAGE, 502, {"Via": "1.1 varnish"}),
             r"via 1\.1 varnish.*reaches the server",
         ),
-        (Answer(PAGE, 413), "calls itself BaseHTTP.*how large a body a proxy on the way takes"),
+        (
+            Answer(PAGE, 413),
+            "calls itself BaseHTTP.*limit for bodies of a proxy on the way, which is the likely"
+            " cause.*see the page 'Behind a reverse proxy'[.]$",
+        ),
         (Answer(PAGE, 401), "a proxy on the way wants a login"),
         (Answer(b"", 302, {"Location": "https://u:p@sso/login?key=1"}), "points to sso/login[.]$"),
         (Answer(PAGE, 404), "its path too"),

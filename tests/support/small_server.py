@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+from urllib.parse import parse_qs
 
 import trio
 
@@ -43,6 +44,7 @@ class SmallServer:
     most_text: int | None = None
     releases: list[Json] = field(default_factory=list[Json])
     claims: list[Json] = field(default_factory=list[Json])
+    waits: list[float] = field(default_factory=list[float])
     _foreign: dict[str, tuple[int, bytes]] = field(default_factory=dict[str, tuple[int, bytes]])
     _dripping: set[str] = field(default_factory=set[str])
     _drops: set[str] = field(default_factory=set[str])
@@ -197,6 +199,8 @@ class SmallServer:
             message = await receive()
             data += message.get("body", b"")
             more = message.get("more_body", False)
+        if wait_s := parse_qs(scope["query_string"].decode()).get("wait_s"):
+            self.waits.append(float(wait_s[0]))
         if (request := f"{scope['method']} {scope['path']}") in self._drops:
             self._drops.remove(request)
             await send({"type": "http.response.start", "status": 200, "headers": []})

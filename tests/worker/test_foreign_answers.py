@@ -3,8 +3,10 @@
 import pytest
 import trio
 
+from gyoza.client import long_poll
 from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker import backoff
+from gyoza.worker.backoff import LONG_POLL_S
 from gyoza.worker.errors import EngineError
 from gyoza.worker.reports import logs
 from gyoza.worker.runner import state_refresh
@@ -198,6 +200,25 @@ async def test_a_run_is_given_back_as_soon_as_the_server_hears_of_it(
             gyoza.reveal()
             await gyoza.wait_for_event("COMPLETED", RUN)
     assert [release["reason"] for release in gyoza.releases] == ["WORKER_LACKS"]
+
+
+async def test_where_long_waits_are_cut_a_worker_asks_for_shorter_ones(
+    gyoza: SmallServer, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_poll, "LEAST_S", 0.0)  # the small server does not wait at all
+    with trio.fail_after(200):
+        async with start_worker():
+            await asked_again(gyoza, CLAIM, CHANGES, times=1)
+            gyoza.hide(CLAIM, CHANGES, status=504, body=PAGE)
+            await asked_again(gyoza, CLAIM, CHANGES)
+            before = len(gyoza.claims)
+            gyoza.reveal()
+            await asked_again(gyoza, CLAIM, CHANGES)
+    usual_s = LONG_POLL_S / 2
+    assert gyoza.claims[0]["wait_s"] >= usual_s
+    assert all(claim["wait_s"] < usual_s for claim in gyoza.claims[before:])
+    assert gyoza.waits[0] >= usual_s
+    assert gyoza.waits[-1] < usual_s
 
 
 async def test_a_server_that_says_itself_that_it_tells_no_changes_is_asked_again_later(

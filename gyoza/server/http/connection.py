@@ -36,7 +36,7 @@ class Service:
         send_s: Seconds in which a client must take the next block of an answer.
         root_path: The path under which a proxy shows this server; empty for none.
         log: For what anybody can bring about.
-        headers: Go with every answer.
+        headers: Go with every answer that has none of the same name; the names are in lower case.
         idle: The scopes of waits for a next request, which end when the server does.
         ending: No connection gets another request.
     """

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import h11
 from starlette.types import Message, Scope
 
-from gyoza.server.http.wire import Wire
+from gyoza.server.http.wire import BLOCK, Wire
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -18,7 +18,7 @@ class Exchange:
     Args:
         wire: The connection.
         request: The request's line and headers.
-        headers: Go with every answer.
+        headers: Go with every answer that has none of the same name.
 
     Attributes:
         started: The answer has begun.
@@ -74,23 +74,30 @@ class Exchange:
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
         self._bodiless = self._bodiless or status in (204, 304)
-        all_headers = [*headers, *self._headers]
-        self._head = self._protocol.send(h11.Response(status_code=status, headers=all_headers))
-        if not any(name.lower() == b"content-length" for name, _ in headers):
-            await self._flush(b"")  # a stream, whose first part may take a while
+        own = {name.lower() for name, _ in headers}
+        more = [header for header in self._headers if header[0] not in own]
+        self._head = self._protocol.send(
+            h11.Response(status_code=status, headers=[*headers, *more])
+        )
+        if b"content-length" not in own:
+            await self._flush()  # a stream, whose first part may take a while
 
     async def _continue(self, body: bytes, *, more: bool) -> None:
-        data = b""
+        pieces: list[bytes] = []
         if body and not self._bodiless:
-            data = self._protocol.send(h11.Data(data=body))
+            pieces += self._protocol.send_with_data_passthrough(h11.Data(data=body)) or []
         if not more:
-            data += self._protocol.send(h11.EndOfMessage())
+            pieces += self._protocol.send_with_data_passthrough(h11.EndOfMessage()) or []
             self.over = True
-        await self._flush(data)
+        await self._flush(*pieces)
 
-    async def _flush(self, data: bytes) -> None:
-        head, self._head = self._head, b""
-        await self._wire.write(head + data if head else data)
+    async def _flush(self, *pieces: bytes) -> None:
+        pieces = (self._head, *pieces)
+        self._head = b""
+        if sum(map(len, pieces)) <= BLOCK:
+            pieces = (b"".join(pieces),)
+        for piece in pieces:  # what is large is not copied
+            await self._wire.write(piece)
 
 
 def scope_of(request: h11.Request, **more: Any) -> Scope:

@@ -31,6 +31,7 @@ from gyoza.models.limits import (
     GPUS,
     INPUT_SPECS,
     INPUTS,
+    RESOURCES_BYTES,
     RUNNING_OPS,
     TAGS,
     VARIABLES,
@@ -323,6 +324,13 @@ class ResourcesBody(Lenient):
     cpu_cores: Amount = 0
     ram_mb: Amount = 0
     gpus: Annotated[list[GpuBody], at_most(GPUS)] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_short(cls, told: Any) -> Any:
+        if len(write_text(told)) > RESOURCES_BYTES:
+            raise ValueError(f"may be {RESOURCES_BYTES // 1024} KiB of JSON, no more")
+        return told
 
     @model_validator(mode="after")
     def _gpu_ids_differ(self) -> Self:

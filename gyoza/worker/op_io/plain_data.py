@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any, cast
 
+from gyoza.models.limits import VALUES
+
 MAX_INT_BITS = 1024
 
 _PIECE = 64 * 1024
@@ -36,7 +38,7 @@ class Limits:
 
     size: int = 8 * 1024 * 1024
     depth: int = 64
-    nodes: int = 1_000_000
+    nodes: int = VALUES
 
 
 def plain_copy(value: Any, limits: Limits) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from gyoza.client import ApiError, ClientError
+from gyoza.client.long_poll import LongPoll
 from gyoza.models import OpRun, ReleaseReason
 from gyoza.worker.backoff import LONG_POLL_S, Backoff, spread
 from gyoza.worker.containers.labels import ContainerIdentity
@@ -37,9 +38,9 @@ async def claim_loop(worker: Worker, runs: trio.Nursery) -> None:
     with trio.CancelScope() as claiming:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_after_drain, worker, claiming)
-            backoff = Backoff()
+            backoff, poll = Backoff(), LongPoll(LONG_POLL_S)
             while await _wait_to_claim(worker):
-                left -= await _claim_once(worker, runs, backoff, left)
+                left -= await _claim_once(worker, runs, backoff, poll, left)
             nursery.cancel_scope.cancel()
 
 
@@ -63,7 +64,9 @@ async def _end_after_drain(worker: Worker, claiming: trio.CancelScope) -> None:
     claiming.deadline = trio.current_time() + DRAIN_S
 
 
-async def _claim_once(worker: Worker, runs: trio.Nursery, backoff: Backoff, left: float) -> int:
+async def _claim_once(
+    worker: Worker, runs: trio.Nursery, backoff: Backoff, poll: LongPoll, left: float
+) -> int:
     """Claim up to as many runs as there are slots and as are left; return how many are started."""
     asked_at = trio.current_time()
     # After a failure one: more were too much perhaps, for the way here or for this worker.
@@ -72,11 +75,11 @@ async def _claim_once(worker: Worker, runs: trio.Nursery, backoff: Backoff, left
     try:
         # A run that the server assigns in the moment a claim is given up is in the next answer, or
         # goes to another worker when its lease ends.
-        with worker.readiness.required():
+        with worker.readiness.required(), poll.asking() as wait_s:
             claimed = await worker.client.claim(
                 worker.settings.worker_id,
                 max_runs=int(most),
-                wait_s=spread(LONG_POLL_S),
+                wait_s=spread(wait_s),
                 holding=worker.active.ids,
             )
     except (ApiError, ClientError) as error:

@@ -6,6 +6,7 @@ from typing import Any
 import trio
 
 from gyoza.client import ApiError, ClientError, UnexpectedAnswer
+from gyoza.client.long_poll import LongPoll
 from gyoza.models import OpRunState
 from gyoza.worker.backoff import LONG_POLL_S, Backoff, spread
 from gyoza.worker.containers.labels import ContainerIdentity
@@ -56,13 +57,14 @@ def is_held(found: dict[str, Any], identity: ContainerIdentity) -> bool:
 
 async def _follow_changes(worker: Worker) -> None:
     cursor: str | None = None
-    backoff = Backoff()
+    backoff, poll = Backoff(), LongPoll(LONG_POLL_S)
     while True:
         asked_at = trio.current_time()
         try:
-            answer = await worker.client.get_changes(
-                worker.settings.worker_id, after=cursor, wait_s=spread(LONG_POLL_S)
-            )
+            with poll.asking() as wait_s:
+                answer = await worker.client.get_changes(
+                    worker.settings.worker_id, after=cursor, wait_s=spread(wait_s)
+                )
             worker.contact.require(answer, "cursor")
         except (ApiError, ClientError) as error:
             if worker.contact.has_no_endpoint(error):
