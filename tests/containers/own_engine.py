@@ -81,6 +81,10 @@ class OwnEngine:
         assert self._process is not None
         await self._process.wait()
 
+    def lose_container(self, container_id: str) -> None:
+        """Kill what knows of the container, which must have outlived the engine."""
+        kill_all("containerd-shim", namespace_of=self._holder, about=container_id)
+
     def signal(self, number: int) -> None:
         """Send a signal: SIGSTOP freezes it, SIGCONT lets it go on."""
         assert self._process is not None
@@ -89,13 +93,20 @@ class OwnEngine:
             os.kill(self._process.pid, number)
 
 
-def kill_all(name: str, *, namespace_of: int) -> None:
-    """Kill all processes whose names begin like this in the namespace of that process."""
+def kill_all(name: str, *, namespace_of: int, about: str = "") -> None:
+    """Kill all processes whose names begin like this in the namespace of that process.
+
+    Args:
+        name: How the names begin.
+        namespace_of: The id of the process.
+        about: What the command lines must hold as well.
+    """
     namespace = os.readlink(f"/proc/{namespace_of}/ns/pid")
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended
             inside = os.readlink(process / "ns/pid") == namespace
-            if inside and (process / "comm").read_text().startswith(name):
+            named = inside and (process / "comm").read_text().startswith(name)
+            if named and about in (process / "cmdline").read_text():
                 os.kill(int(process.name), signal.SIGKILL)
 
 

@@ -161,20 +161,27 @@ def bridge(made: str) -> bytes:
     return answer(200, {"Created": made})
 
 
+OUTLIVED = answer(200, {"LiveRestoreEnabled": True})
+NOT_OUTLIVED = answer(200, {"LiveRestoreEnabled": False})
+FORBIDDEN = answer(403, {"message": "forbidden"})
+NO_BRIDGE = answer(404, {"message": "network bridge not found"})
 DIED = [BEGUN, chunk(told("die", "x", exitCode="255"))]
 NOTHING = [BEGUN, LAST_CHUNK]
 
 
 @pytest.mark.parametrize(
-    ("made_bridge", "events", "expected"),
+    ("info", "made_bridge", "events", "expected"),
     [
-        (bridge("2026-05-01T10:00:00.999999999Z"), NOTHING, True),
-        (bridge("2026-05-01T10:00:02.000000001Z"), NOTHING, False),
-        (bridge("2026-05-01T11:59:00.9+02:00"), NOTHING, True),
-        (bridge("2026-05-01T10:00:02Z"), DIED, True),
-        (answer(404, {"message": "network bridge not found"}), DIED, True),
-        (answer(404, {"message": "network bridge not found"}), NOTHING, False),
-        (answer(403, {"message": "forbidden"}), DIED, True),
+        (NOT_OUTLIVED, bridge("2026-05-01T10:00:00.999999999Z"), NOTHING, True),
+        (NOT_OUTLIVED, bridge("2026-05-01T10:00:02.000000001Z"), NOTHING, False),
+        (NOT_OUTLIVED, bridge("2026-05-01T11:59:00.9+02:00"), NOTHING, True),
+        (NOT_OUTLIVED, bridge("2026-05-01T10:00:02Z"), DIED, True),
+        (NOT_OUTLIVED, NO_BRIDGE, DIED, True),
+        (NOT_OUTLIVED, NO_BRIDGE, NOTHING, False),
+        (NOT_OUTLIVED, FORBIDDEN, DIED, True),
+        (OUTLIVED, bridge("2026-05-01T10:00:00Z"), DIED, True),
+        (OUTLIVED, bridge("2026-05-01T10:00:00Z"), NOTHING, False),
+        (answer(200, {}), bridge("2026-05-01T10:00:00Z"), NOTHING, False),
     ],
     ids=[
         "after_the_engine_started",
@@ -184,10 +191,13 @@ NOTHING = [BEGUN, LAST_CHUNK]
         "told_by_an_event_without_a_bridge",
         "not_told_without_a_bridge",
         "told_where_networks_may_not_be_asked_for",
+        "told_where_containers_outlive_the_engine",
+        "not_told_where_containers_outlive_the_engine",
+        "not_told_where_containers_may_outlive_the_engine",
     ],
 )
 async def test_an_exit_was_seen_if_it_came_after_the_engines_start_or_there_is_an_event(
-    scripted: Script, made_bridge: bytes, events: list[bytes], expected: bool
+    scripted: Script, info: bytes, made_bridge: bytes, events: list[bytes], expected: bool
 ) -> None:
     tell, heard = trio.open_memory_channel[bytes](9)
     for part in events:
@@ -195,6 +205,7 @@ async def test_an_exit_was_seen_if_it_came_after_the_engines_start_or_there_is_a
     await tell.aclose()
     answers = {
         b"/containers/x/json": answer(200, {"State": {"FinishedAt": "2026-05-01T10:00:01.5Z"}}),
+        b"/info": info,
         b"/networks/bridge": made_bridge,
         b"/events?since=0": heard,
     }
@@ -207,6 +218,7 @@ async def test_whether_an_exit_was_seen_is_asked_again_when_the_engine_is_back(
 ) -> None:
     answers = {
         b"/containers/x/json": answer(200, {"State": {"FinishedAt": "2026-05-01T10:00:01.5Z"}}),
+        b"/info": NOT_OUTLIVED,
         b"/networks/bridge": answer(503, {"message": "shutting down"}),
     }
     async with scripted(answers) as engine:

@@ -96,28 +96,34 @@ async def killed_for_memory(docker: DockerThreads, container_id: str) -> bool:
 async def saw_exit(docker: DockerThreads, container_id: str) -> bool:
     """See `ContainerEngine.saw_exit`.
 
-    Containers that an engine finds gone when it starts are given that moment as their end. It makes
-    its default bridge anew after that, and before it sees anything else end. (If containers have
-    outlived its predecessor, the bridge stays: then those that ended meanwhile were watched by what
-    has kept them all.) Where there is no such bridge, the engine may still have the event of the
-    exit, among its last 256 of all kinds.
+    Containers that an engine finds gone when it starts are given that moment as their end, and no
+    event. It makes its default bridge anew after that, and before it sees anything else end. Where
+    that bridge says nothing, the engine may still have the event of the exit, among its last 256 of
+    all kinds.
     """
     path = f"/containers/{container_id}/json"
     container = await docker.ask(lambda client: client.ask("GET", path))
-    started = await _default_bridge_made(docker)
-    if started and _time(container["State"]["FinishedAt"]) > started:
+    had_started = await _had_started(docker)
+    if had_started and _time(container["State"]["FinishedAt"]) > had_started:
         return True
     return await _tells(docker, container_id, "die")
 
 
-async def _default_bridge_made(docker: DockerThreads) -> datetime | None:
+async def _had_started(docker: DockerThreads) -> datetime | None:
+    """Return when the engine had found what was gone, by its default bridge; None if unknown."""
+
+    def ask(client: EngineHttp) -> datetime | None:
+        # If containers have outlived an engine, its successor keeps the bridge as well.
+        if client.ask("GET", "/info").get("LiveRestoreEnabled", True):
+            return None
+        return _time(client.ask("GET", "/networks/bridge")["Created"])
+
     try:
-        bridge = await docker.ask(lambda client: client.ask("GET", "/networks/bridge"))
+        return await docker.ask(ask)
     except EngineUnavailable:
         raise
     except EngineError:  # it has none, or may not be asked
         return None
-    return _time(bridge["Created"])
 
 
 def _time(text: str) -> datetime:

@@ -231,7 +231,8 @@ class ContainerEngine(Protocol):
 
         An engine that finds a container gone when it starts gives it the exit code 255, which is
         that of many programs, too. False as well if the engine cannot tell: it has been started
-        anew since then, or the container ended while it was down.
+        anew since then, or the container ended while it was down; or it lets containers outlive it,
+        and has had much else to tell since then.
 
         Raises:
             ContainerNotFound: If it has been removed.
