@@ -136,7 +136,7 @@ def get_run(
 
 
 def get_attempts(run_id: str) -> Call[list[Json]]:
-    """Return the run's attempts, oldest first."""
+    """Return the run's attempts, oldest first; their `inputs`, `outputs`, `events` are empty."""
     return Call("GET", _path("runs", run_id, "attempts"), a_list, max_bytes=MANY_RUNS)
 
 

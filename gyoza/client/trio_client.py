@@ -48,8 +48,7 @@ async def _parts_of(response: httpx.Response) -> AsyncGenerator[AsyncIterator[by
     try:
         yield parts
     finally:
-        with trio.CancelScope() as leaving:
-            leaving.cancel()
+        with trio.move_on_after(0, shield=True):
             async for _ in parts:
                 pass
 

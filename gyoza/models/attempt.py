@@ -12,7 +12,7 @@ from gyoza.models.states import OpRunState
 
 @dataclass
 class OpAttempt(Record):
-    """One try at a run, with its own events, outputs and summary.
+    """One try at a run, with its own state, times and summary.
 
     Attributes:
         attempt: Number of the attempt within its run, from 1.

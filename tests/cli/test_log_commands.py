@@ -156,7 +156,8 @@ async def restarting(directory: Path) -> AsyncGenerator[tuple[ServerProcess, Asy
             await client.heartbeat("w1", {"cpu_cores": 2, "ram_mb": 2048}, marks_log_end=True)
             yield server, client
     finally:
-        await server.kill()
+        with trio.move_on_after(60, shield=True):
+            await server.kill()
 
 
 async def receive_until(stream: trio.abc.ReceiveStream, text: bytes) -> bytes:

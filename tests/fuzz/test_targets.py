@@ -107,14 +107,16 @@ def test_a_target_finds_the_fault_that_it_is_there_for(
     ("planted", "budget", "told"),
     [
         ("BREAKS", "-runs=200000", "crash: b'gyoza"),
-        ("HANGS", "-timeout=1", "timeout: b'y"),
+        ("HANGS", "-timeout=1 -rss_limit_mb=8192", "timeout: b'y"),
         ("GROWS", "-rss_limit_mb=256", "oom: b'y"),
     ],
 )
 def test_fuzzing_finds_what_was_planted_and_says_the_input(
     planted: str, budget: str, told: str
 ) -> None:
-    answer = fuzz(f"tests.fuzz.planted:{planted}", [budget, "-seed=1", "-max_total_time=60"])
+    answer = fuzz(
+        f"tests.fuzz.planted:{planted}", [*budget.split(), "-seed=1", "-max_total_time=60"]
+    )
     assert told in answer
 
 

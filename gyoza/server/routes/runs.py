@@ -1,14 +1,13 @@
 """Runs: creating, finding, changing, and everything that is reported about them."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import Connection
 
 from gyoza.models import EventType, OpRun, OpRunState
-from gyoza.server.json_text import JsonText, join_list, join_object
+from gyoza.server.json_text import EMPTY, JsonText, join_list, join_object
 from gyoza.server.plain_json import PlainJsonRoute, body_of
 from gyoza.server.routes.answers import (
     REFUSALS,
@@ -128,12 +127,12 @@ async def show_attempts(run_id: RunId, service: TheService) -> Response:
 async def change(run_id: RunId, body: RunChange, request: Request, service: TheService) -> Response:
     """Change what is given; 400 for a transition that does not exist."""
     [text] = await body_of(request).texts_of(body.outputs)
-    given = nullcontext() if body.outputs is None else stored(service.database, text)
-    async with given as outputs:
+    async with stored(service.database, text) as outputs:
+        column = None if body.outputs is None else outputs.column
         return await _change(
             service,
             run_id,
-            lambda tx: reports.change_run(tx, run_id, body.state, outputs, body.priority),
+            lambda tx: reports.change_run(tx, run_id, body.state, column, body.priority),
         )
 
 
@@ -174,12 +173,13 @@ async def add_event(
     The `events` of the answer are those this request added: a run may have very many.
     """
     [text] = await body_of(request).texts_of(body.payload)
-    ends_well = body.type is EventType.COMPLETED  # with the outputs, which may be large
-    async with stored(service.database, text) if ends_well else nullcontext(text) as payload:
+    # COMPLETED brings the outputs, which may be large.
+    large = text if body.type is EventType.COMPLETED else EMPTY
+    async with stored(service.database, large) as outputs:
         report = reports.Report(
             type=body.type,
             msg=body.msg,
-            payload=payload,
+            payload=outputs.column if large is text else text,
             worker_id=body.worker_id,
             attempt=body.attempt,
             seq=body.seq,
@@ -218,7 +218,7 @@ async def make_run(
     """Create a run and answer with it."""
     async with stored(service.database, inputs) as kept:
         row = await service.database.write(
-            lambda tx: runs.create_run(tx, asked, kept, len(inputs), idempotency_key)
+            lambda tx: runs.create_run(tx, asked, kept, idempotency_key)
         )
     return written(await read_run(service, row), 201)
 

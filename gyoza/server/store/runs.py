@@ -33,10 +33,10 @@ from gyoza.models import (
 from gyoza.models.limits import PAGE_BYTES, SPEC_BYTES
 from gyoza.models.record import format_time
 from gyoza.server.errors import BadRequest, Full, NotFound
-from gyoza.server.json_text import JsonText, join_list, write_text
+from gyoza.server.json_text import join_list, write_text
 from gyoza.server.store.database import Tx
 from gyoza.server.store.schema import attempts, events, run_data, runs
-from gyoza.server.store.texts import give_to_run, read_text
+from gyoza.server.store.texts import Stored, give_to_run, read_text
 from gyoza.server.wakeups import CLAIMS
 
 KEPT = (
@@ -124,8 +124,7 @@ def at(seconds: float | None) -> datetime | None:
 def create_run(
     tx: Tx,
     asked: OpRun,
-    inputs: JsonText,
-    inputs_bytes: int,
+    inputs: Stored,
     idempotency_key: str | None = None,
 ) -> RunRow:
     """Store a new run and return it; a known idempotency key returns the run it made.
@@ -133,8 +132,7 @@ def create_run(
     Args:
         tx: The transaction.
         asked: The run, without its inputs.
-        inputs: What `store.texts.stored` tells to store for them.
-        inputs_bytes: Their size.
+        inputs: Its inputs.
         idempotency_key: Names the request.
 
     Raises:
@@ -145,7 +143,7 @@ def create_run(
     run_id = uuid.uuid4().hex
     all_of_it = asked.to_dict()
     spec = write_text({name: all_of_it[name] for name in KEPT})
-    if len(spec) > SPEC_BYTES:
+    if len(spec.encode()) > SPEC_BYTES:
         raise Full(f"A run is made with {SPEC_BYTES // 1024} KiB at most, its inputs aside.")
     row: Json = {
         "id": run_id,
@@ -160,15 +158,15 @@ def create_run(
         "max_attempts": asked.retry_policy.max_attempts,
         "backoff_s": asked.retry_policy.backoff_s,
         "spec_bytes": len(spec),
-        "inputs_bytes": inputs_bytes,
+        "inputs_bytes": inputs.size,
         "summary": {},
         "created_at": tx.now,
         "updated_at": tx.now,
     }
     tx.conn.execute(_INSERT, row)
-    data: Json = {"run_id": run_id, "spec": spec, "inputs": inputs, "outputs": {}}
+    data: Json = {"run_id": run_id, "spec": spec, "inputs": inputs.column, "outputs": {}}
     tx.conn.execute(_INSERT_DATA, data)
-    give_to_run(tx, inputs, run_id)
+    give_to_run(tx, inputs.column, run_id)
     tx.wake.add(CLAIMS)
     return find_row(tx.conn, run_id)
 

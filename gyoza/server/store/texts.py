@@ -8,6 +8,7 @@ import hashlib
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,21 +26,33 @@ DISCARD_S = 60.0
 """Seconds for removing a text that nothing came to need."""
 
 
-@asynccontextmanager
-async def stored(database: Database, text: JsonText) -> AsyncGenerator[JsonText]:
-    """Store a text, if it is large, for as long as the block; a run that has it then keeps it.
+@dataclass(frozen=True)
+class Stored:
+    """A text that a run can be given.
 
-    Yields:
-        What a column is to hold: the text itself, or what stands for it. See `give_to_run`.
+    Attributes:
+        column: What its column is to hold: the text itself, or what stands for it.
+        size: Bytes of the text.
     """
+
+    column: JsonText
+    size: int
+
+
+EMPTY = Stored(JsonText("{}"), 2)
+
+
+@asynccontextmanager
+async def stored(database: Database, text: JsonText) -> AsyncGenerator[Stored]:
+    """Store a text, if it is large, for as long as the block; a run that has it then keeps it."""
     data = await trio.to_thread.run_sync(text.encode)
     if len(data) <= PART_BYTES:
-        yield text
+        yield Stored(text, len(data))
         return
     text_id = uuid.uuid4().hex
     try:
         await _store(database, text_id, data)
-        yield JsonText(f'"{text_id}"')
+        yield Stored(JsonText(f'"{text_id}"'), len(data))
     finally:
         with trio.move_on_after(DISCARD_S, shield=True):
             await database.write(partial(_discard, text_id=text_id))

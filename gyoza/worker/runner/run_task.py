@@ -163,11 +163,12 @@ async def _execute(
         with trio.move_on_after(grace_of(ctx) + ENGINE_S, shield=True):
             await _leave_nothing_behind(worker, ctx, scope)
         wanted = not active.finished and not scope.reporter.lost.is_set()
-        if wanted and (reason := _reason_to_stop(active)):
+        reason = _reason_to_stop(active) if wanted else None
+        if reason:
             with trio.move_on_after(REPORT_S, shield=True):
                 await give_back(worker.tools, scope.identity, reason)
-        elif wanted and interrupted:
-            await _interrupt(active, worker, scope.identity, interrupted)
+    if interrupted and wanted and not reason:
+        await _interrupt(active, worker, scope.identity, interrupted)
     if scope.begun and not isinstance(interrupted, WorkerLacks):
         worker.shortage.end()
 
