@@ -9,7 +9,7 @@ from functools import partial
 import trio
 
 from gyoza.client.errors import ApiError
-from gyoza.models import OpAttempt, OpRun
+from gyoza.models import EventType, OpAttempt, OpRun
 from tests.chaos.clock import Clock
 from tests.chaos.engine import ADDRESS, MARKS_PORT
 from tests.chaos.faults import Targets, make_faults
@@ -203,6 +203,7 @@ async def _ask(stage: Stage, submitted: Submitted) -> History:
         known.run = OpRun.from_dict(await insist(partial(client.get_run, run_id)))
         attempts = await insist(partial(client.get_attempts, run_id))
         known.attempts = [OpAttempt.from_dict(attempt) for attempt in attempts]
+        _part_events(known.run, known.attempts)
         _correct_times(known.run, known.attempts, stage.clock)
         if known.attempts:
             began = trio.current_time()
@@ -212,6 +213,15 @@ async def _ask(stage: Stage, submitted: Submitted) -> History:
         if error.status != 404:
             raise
     return known
+
+
+def _part_events(run: OpRun, attempts: list[OpAttempt]) -> None:
+    """Give each attempt its events: from the ASSIGNED that begins it to the next."""
+    number = 0
+    for event in run.events:
+        number += event.type == EventType.ASSIGNED
+        if 0 < number <= len(attempts):
+            attempts[number - 1].events.append(event)
 
 
 def _correct_times(run: OpRun, attempts: list[OpAttempt], clock: Clock) -> None:
