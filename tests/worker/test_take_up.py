@@ -1,5 +1,6 @@
 """A worker that starts again goes on with what its earlier life has left, from wherever it was."""
 
+import shutil
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,9 +13,10 @@ from gyoza.models import OpRun
 from gyoza.testing import FakeContainer
 from gyoza.worker.containers import gpus
 from gyoza.worker.containers.engine import LogStream
-from gyoza.worker.errors import EngineError, EngineUnavailable
+from gyoza.worker.errors import EngineError, EngineUnavailable, OpDirNotRemoved
 from gyoza.worker.op_io.op_dir import make_op_dir
 from gyoza.worker.run_record import Exit, Position, RunRecord
+from gyoza.worker.runner import take_up
 from gyoza.worker.runner.run_task import remove_run_dir
 from gyoza.worker.worker_context import GPU
 from tests.worker.conftest import StartWorker, end_of
@@ -457,6 +459,27 @@ async def test_output_that_the_engine_refuses_to_give_costs_the_log_not_the_run(
     await start_again(start_worker, earlier)
     assert earlier.server.told == ["COMPLETED"]
     assert "the rest of its output is lost" in caplog.text
+
+
+async def test_a_directory_of_no_run_that_cannot_be_removed_is_told_and_does_no_harm(
+    earlier: EarlierLife,
+    start_worker: StartWorker,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(directory: Path) -> None:
+        shutil.rmtree(directory)  # by hand, later
+        raise OpDirNotRemoved(f"{directory.name} cannot be removed; remove it by hand.")
+
+    record = earlier.claimed()
+    record.note_starting([])
+    earlier.container(record, state="exited", stdout=KEPT, exit_code=0)
+    record.close()
+    (earlier.work_dir / "junk.1").mkdir()
+    monkeypatch.setattr(take_up, "remove_op_dir", refuse)
+    await start_again(start_worker, earlier)
+    assert "junk.1 cannot be removed" in caplog.text
+    assert earlier.server.told == ["INFO", "COMPLETED"]
 
 
 async def test_a_run_directory_that_cannot_be_removed_is_told(
