@@ -254,7 +254,7 @@ def _check(value: Any, depth: int) -> None:
     if depth > DEPTH:
         raise RecursionError
     if isinstance(value, str):
-        value.encode()
+        _check_text(value)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError("a number is too large")
@@ -263,5 +263,10 @@ def _check(value: Any, depth: int) -> None:
             _check(item, depth + 1)
     elif isinstance(value, dict):
         for name, item in cast("dict[str, Any]", value).items():
-            name.encode()
+            _check_text(name)
             _check(item, depth + 1)
+
+
+def _check_text(text: str) -> None:
+    if not text.isascii():  # which costs nothing to know
+        text.encode()
