@@ -80,7 +80,8 @@ class InputSpecs:
         """Return `inputs` with the defaults filled in.
 
         Raises:
-            InputValidationError: With one sentence for every wrong, missing or unknown input.
+            InputValidationError: With one sentence for every wrong or missing input, and for the
+                first of the unknown ones.
         """
         if not self.specs:
             return inputs

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gyoza.models.limits import KIB, MIB
 from gyoza.server.access import WorkersOf, refusal
 from gyoza.server.http.connection import connection_of
 from gyoza.server.keyring import Key, Keyring
@@ -77,20 +78,18 @@ class Gate:
         try:
             _check_framing(scope)
             key = self._key(scope)
-            async with self._body(scope, receive, kept=key is not None) as messages:
+            async with self._body(scope, receive, kept=key is not None) as data:
                 with self._turns.of(scope) as turn:
                     await turn.take()
                     answer = until_answered(turn, send)
-                    await self._let_in(key, scope, messages, receive, answer)
+                    await self._let_in(key, scope, data, receive, answer)
         except _Refused as refused:
             await _answer(refused, send)
 
     async def _let_in(
-        self, key: Key | None, scope: Scope, messages: list[Message], receive: Receive, send: Send
+        self, key: Key | None, scope: Scope, data: bytes, receive: Receive, send: Send
     ) -> None:
         """Let a request through whose key may do what it asks for."""
-        data = b"".join(message.get("body", b"") for message in messages)
-        messages.clear()
         with reading_body(scope, data, self._bodies) as body:
             replay = _replay(receive)
             if key is None:
@@ -140,39 +139,45 @@ class Gate:
         return key
 
     @asynccontextmanager
-    async def _body(
-        self, scope: Scope, receive: Receive, *, kept: bool
-    ) -> AsyncGenerator[list[Message]]:
+    async def _body(self, scope: Scope, receive: Receive, *, kept: bool) -> AsyncGenerator[bytes]:
         """Read the whole body; of large ones only so many are in memory at a time.
 
         Without a key none is kept: nothing that is open to all needs one.
         """
-        messages: list[Message] = []
-        size, large = 0, False
+        blocks: list[bytes] = []
+        size, large, more = 0, False, True
         may_be_large = _MAY_BE_LARGE.fullmatch(scope["path"])
         most = self._limits.body_bytes if may_be_large else self._limits.small_body_bytes
         try:
             with trio.move_on_after(self._limits.body_s) as reading:
-                while not messages or messages[-1].get("more_body", False):
-                    messages.append(await receive())
-                    if messages[-1]["type"] == "http.disconnect":
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
                         raise _Refused(400, "The body did not come whole.")
-                    came = len(messages[-1].get("body", b""))
-                    size += came
-                    reading.deadline += came / self._limits.body_rate
+                    more = message.get("more_body", False)
+                    block = message.get("body", b"")
+                    size += len(block)
+                    reading.deadline += len(block) / self._limits.body_rate
                     if size > most:
-                        raise _Refused(413, f"The body is larger than {most // 1024 // 1024} MiB.")
+                        raise _Refused(413, f"The body is larger than {_told(most)}.")
                     if not kept:
-                        messages[:] = [{**messages[-1], "body": b""}]
-                    elif size > self._limits.large_bytes and not large:
+                        continue
+                    blocks.append(block)
+                    if size > self._limits.large_bytes and not large:
                         await self._large_bodies.acquire()
                         large = True
             if reading.cancelled_caught:
                 raise _Refused(408, "The body did not come in time.")
-            yield messages
+            data = b"".join(blocks)
+            blocks.clear()
+            yield data
         finally:
             if large:
                 self._large_bodies.release()
+
+
+def _told(size: int) -> str:
+    return f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
 
 
 def _check_framing(scope: Scope) -> None:

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from gyoza.models.limits import BODY_BYTES, SMALL_BODY_BYTES
-
-MB = 1024 * 1024
+from gyoza.models.limits import BODY_BYTES, MIB, SMALL_BODY_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class Limits:
     idle_s: float = 75.0
     body_bytes: int = BODY_BYTES
     small_body_bytes: int = SMALL_BODY_BYTES
-    large_bytes: int = 1 * MB
+    large_bytes: int = 1 * MIB
     large_bodies: int = 16
     bodies_of_many_values: int = 2
     body_s: float = 30.0

@@ -97,10 +97,11 @@ class JsonBody:
 
     async def texts_of(self, *values: Any) -> list[JsonText]:
         """Return parts of this body as JSON again, for the database."""
-        write = partial(write_text, large=self._large)
-        if not self._large:
-            return [write(value) for value in values]
-        return await self._in_thread(lambda: [write(value) for value in values])
+
+        def write() -> list[JsonText]:
+            return [write_text(value, large=self._large) for value in values]
+
+        return await self._in_thread(write) if self._large else write()
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(function, limiter=self._limiter)

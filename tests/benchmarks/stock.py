@@ -14,7 +14,7 @@ from gyoza.server.store import claims, reports, runs, workers
 from gyoza.server.store.database import Database, Tx
 from gyoza.server.store.schema import attempts, events, feed, run_data
 from gyoza.server.store.schema import runs as runs_table
-from gyoza.server.store.texts import EMPTY as NOTHING
+from gyoza.server.store.texts import Stored
 from gyoza.server.wakeups import Wakeups
 
 CACHE_KB = 1_000_000
@@ -51,7 +51,7 @@ async def give_half_to_others(path: Path) -> None:
 def _run(tx: Tx) -> str:
     topic = EventDelivery("stock", {"from": "a benchmark"})
     asked = OpRun(id="", image="busybox", inputs={"n": 1, "name": "x"}, event_delivery=topic)
-    return runs.create_run(tx, asked, NOTHING).id
+    return runs.create_run(tx, asked, Stored(EMPTY, 2)).id
 
 
 def _finished_run(tx: Tx) -> str:

@@ -212,12 +212,18 @@ def test_ctrl_c_without_a_yes_leaves_the_run_and_says_how_to_look_at_it(
     assert ("[y/N]" in err) is stdin.isatty()
 
 
-def test_a_server_that_goes_away_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the command give up at once when the server goes away."""
     monkeypatch.setenv("GYOZA_API_KEY", KEY)
     monkeypatch.setattr("gyoza.cli.follow.PATIENCE_S", 0.0)
     monkeypatch.setattr("gyoza.cli.follow.POLL_S", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_goes_away_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = Watched()
     monkeypatch.setattr(sys, "stdout", out)
     with ExitStack() as server, ThreadPoolExecutor(1) as pool:
@@ -239,12 +245,10 @@ def test_a_server_that_goes_away_is_told(
     assert f"`gyoza runs logs --follow {run_id}` follows it again." in last
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_goes_away_before_the_run_has_a_log_is_told_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GYOZA_API_KEY", KEY)
-    monkeypatch.setattr("gyoza.cli.follow.PATIENCE_S", 0.0)
-    monkeypatch.setattr("gyoza.cli.follow.POLL_S", 0.0)
     err = Watched()
     monkeypatch.setattr(sys, "stderr", err)
     with ExitStack() as server, ThreadPoolExecutor(1) as pool:

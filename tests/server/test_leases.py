@@ -19,7 +19,7 @@ from gyoza.server.leases import Leases
 from gyoza.server.service import Service
 from gyoza.server.store import claims, logs, reports, runs, workers
 from gyoza.server.store.database import Database, Tx
-from gyoza.server.store.texts import EMPTY as NOTHING
+from gyoza.server.store.texts import Stored
 from gyoza.server.wakeups import Wakeups
 
 from .api import Json, serving, settings_in
@@ -45,7 +45,7 @@ class Store:
 
     async def submit(self, policy: RetryPolicy | None = None) -> str:
         asked = OpRun(id="", image="a", retry_policy=policy or RetryPolicy())
-        return await self.database.write(lambda tx: runs.create_run(tx, asked, NOTHING).id)
+        return await self.database.write(lambda tx: runs.create_run(tx, asked, Stored(EMPTY, 2)).id)
 
     async def claim(self, worker: str, holding: list[str] | None = None) -> list[str]:
         def take(tx: Tx) -> list[str]:

@@ -17,7 +17,7 @@ from gyoza.server.json_text import EMPTY
 from gyoza.server.retention import run_retention
 from gyoza.server.store import claims, logs, reports, retention, runs, workers
 from gyoza.server.store.database import Database, Tx
-from gyoza.server.store.texts import EMPTY as NOTHING
+from gyoza.server.store.texts import Stored
 from gyoza.server.wakeups import Wakeups
 
 from .api import Json, serving, settings_in
@@ -35,7 +35,7 @@ class Store:
 
     async def submit(self, key: str | None = None) -> str:
         asked = OpRun(id="", image="a", event_delivery=EventDelivery("t", {}))
-        make = partial(runs.create_run, asked=asked, inputs=NOTHING)
+        make = partial(runs.create_run, asked=asked, inputs=Stored(EMPTY, 2))
         run = await self.database.write(lambda tx: make(tx, idempotency_key=key))
         return run.id
 

@@ -23,7 +23,6 @@ from gyoza.server.routes.log_stream import (
 from gyoza.server.routes.parameters import RunId
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import logs
-from gyoza.server.store.texts import PART_BYTES
 
 BEFORE = "Bytes of the log before this."
 Offset = Annotated[int, Query(ge=0, le=MAX_INT, description=BEFORE)]
@@ -83,30 +82,20 @@ async def _append(
     *,
     final: bool,
 ) -> JSONResponse:
-    begin, stored = 0, offset
-    while True:  # a transaction of megabytes would keep other writes waiting
-        end = _end_of_part(data, begin)
-        part = partial(
+    stored = offset
+    # One by one: a transaction of megabytes would keep other writes waiting.
+    for at, piece in [*logs.pieces(data)] or [(0, data)]:
+        append_piece = partial(
             logs.append_log,
             run_id=run_id,
-            offset=offset + begin,
-            data=data[begin:end],
+            offset=offset + at,
+            data=piece,
             worker_id=worker_id,
             attempt=attempt,
-            final=final and end == len(data),
+            final=final and at + len(piece) == len(data),
         )
-        stored = await service.database.write(part)
-        if end == len(data):
-            return JSONResponse({"offset": stored})
-        begin = end
-
-
-def _end_of_part(data: bytes, begin: int) -> int:
-    """Return where a part of UTF-8 ends, between two characters."""
-    end = begin + PART_BYTES
-    while end < len(data) and data[end] & 0xC0 == 0x80:
-        end -= 1
-    return min(end, len(data))
+        stored = await service.database.write(append_piece)
+    return JSONResponse({"offset": stored})
 
 
 @router.get(

@@ -1,13 +1,14 @@
 """Runs: creating, finding, changing, and everything that is reported about them."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import Connection
 
 from gyoza.models import EventType, OpRun, OpRunState
-from gyoza.server.json_text import EMPTY, JsonText, join_list, join_object
+from gyoza.server.json_text import JsonText, join_list, join_object
 from gyoza.server.plain_json import PlainJsonRoute, body_of
 from gyoza.server.routes.answers import (
     REFUSALS,
@@ -27,7 +28,7 @@ from gyoza.server.service import Service, TheService
 from gyoza.server.store import reports, runs
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import RunRow
-from gyoza.server.store.texts import stored
+from gyoza.server.store.texts import Stored, stored
 from gyoza.server.wakeups import end_key, run_key
 
 MINIMAL = "return=minimal"
@@ -173,13 +174,14 @@ async def add_event(
     The `events` of the answer are those this request added: a run may have very many.
     """
     [text] = await body_of(request).texts_of(body.payload)
-    # COMPLETED brings the outputs, which may be large.
-    large = text if body.type is EventType.COMPLETED else EMPTY
-    async with stored(service.database, large) as outputs:
+    # COMPLETED brings the outputs, which may be large; other payloads are told as they are.
+    ends_well = body.type is EventType.COMPLETED
+    given = stored(service.database, text) if ends_well else nullcontext(Stored(text, len(text)))
+    async with given as payload:
         report = reports.Report(
             type=body.type,
             msg=body.msg,
-            payload=outputs.column if large is text else text,
+            payload=payload.column,
             worker_id=body.worker_id,
             attempt=body.attempt,
             seq=body.seq,

@@ -1,7 +1,7 @@
 """Claims: which runs a worker gets; and leases: which runs are taken from it again."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from gyoza.models.limits import CLAIM_BYTES
 from gyoza.server.scheduler import Capacity, choose_runs, free_capacity
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
+from gyoza.server.store.pages import within
 from gyoza.server.store.queue import is_empty, read_queue
 from gyoza.server.store.runs import RunRow, StoredRun, load_run
 from gyoza.server.store.schema import runs, workers
@@ -78,7 +79,7 @@ def claim(
     lease_until = tx.now + lease_s
     had = set(holding)
     unheard = [r for r in held if r.state == OpRunState.ASSIGNED and r.id not in had][:max_runs]
-    claimed = list(_within_answer(unheard))
+    claimed = _within_answer(unheard)
     if claimed:
         again = runs.c.id.in_([run.id for run in claimed])
         tx.conn.execute(update(runs).where(again).values(lease_until=lease_until))
@@ -88,20 +89,13 @@ def claim(
         capacity = _capacity(worker, held)
         queue = read_queue(tx.conn, capacity, _withheld(tx, worker_id, held_now))
         chosen = [run.row for run in choose_runs(queue, capacity, max_runs - len(claimed))]
-        fitting = list(_within_answer([*claimed, *chosen]))[len(claimed) :]
+        fitting = _within_answer([*claimed, *chosen])[len(claimed) :]
         claimed += [transitions.assign(tx, row, worker_id, lease_until) for row in fitting]
     return Claim(claimed, draining, nothing_left=is_empty(tx.conn))
 
 
-def _within_answer(rows: Iterable[RunRow]) -> Iterator[RunRow]:
-    """Yield as many runs as one answer may hold, and one at least."""
-    size = 0
-    for row in rows:
-        of_this: int = row.spec_bytes + row.inputs_bytes
-        if size and size + of_this > CLAIM_BYTES:
-            return
-        size += of_this
-        yield row
+def _within_answer(rows: Iterable[RunRow]) -> list[RunRow]:
+    return list(within(rows, lambda row: row.spec_bytes + row.inputs_bytes, CLAIM_BYTES))
 
 
 def load_claimed(conn: Connection, claimed: Claim) -> list[StoredRun]:

@@ -7,22 +7,15 @@ from sqlalchemy import Connection, Row, select
 
 from gyoza.models.limits import PAGE_BYTES
 from gyoza.server.json_text import join_object
+from gyoza.server.store.pages import within
 from gyoza.server.store.runs import EVENT, as_json, event_text
 from gyoza.server.store.schema import events, feed
 
 
 def read_feed(conn: Connection, topic: str, after: int, limit: int) -> list[tuple[int, bytes]]:
     """Return events of a topic after a cursor, oldest first, each with its own cursor, as JSON."""
-    return list(_within_page(_read(conn, topic, after, limit)))
-
-
-def _within_page(items: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    size = 0
-    for cursor, item in items:
-        if size and size + len(item) > PAGE_BYTES:
-            return
-        size += len(item)
-        yield cursor, item
+    items = _read(conn, topic, after, limit)
+    return list(within(items, lambda item: len(item[1]), PAGE_BYTES))
 
 
 def _read(conn: Connection, topic: str, after: int, limit: int) -> Iterator[tuple[int, bytes]]:

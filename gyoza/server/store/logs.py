@@ -139,7 +139,7 @@ def append_log(
             raise Full(f"The log of an attempt may hold {MAX_LOG_BYTES // MB} MiB, no more.")
         rows = [
             {"offset": stored + at, "end": stored + at + len(piece), "data": piece}
-            for at, piece in _pieces(fresh)
+            for at, piece in pieces(fresh)
         ]
         tx.conn.execute(_STORE, [{"run_id": run_id, "attempt": number, **row} for row in rows])
         changed = {"log_bytes": end, "logged_at": tx.now}
@@ -151,8 +151,8 @@ def append_log(
     return end
 
 
-def _pieces(text: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield text in pieces, each with its offset."""
+def pieces(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield text in pieces that end between two characters, each with its offset."""
     at = 0
     while at < len(text):
         piece = _first_piece(text[at : at + PIECE_BYTES + 1])

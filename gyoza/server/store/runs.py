@@ -30,11 +30,12 @@ from gyoza.models import (
     OpRunState,
     RetryPolicy,
 )
-from gyoza.models.limits import PAGE_BYTES, SPEC_BYTES
+from gyoza.models.limits import MIB, PAGE_BYTES, SPEC_BYTES
 from gyoza.models.record import format_time
 from gyoza.server.errors import BadRequest, Full, NotFound
 from gyoza.server.json_text import join_list, write_text
 from gyoza.server.store.database import Tx
+from gyoza.server.store.pages import within
 from gyoza.server.store.schema import attempts, events, run_data, runs
 from gyoza.server.store.texts import Stored, give_to_run, read_text
 from gyoza.server.wakeups import CLAIMS
@@ -143,8 +144,9 @@ def create_run(
     run_id = uuid.uuid4().hex
     all_of_it = asked.to_dict()
     spec = write_text({name: all_of_it[name] for name in KEPT})
-    if len(spec.encode()) > SPEC_BYTES:
-        raise Full(f"A run is made with {SPEC_BYTES // 1024} KiB at most, its inputs aside.")
+    spec_bytes = len(spec.encode())
+    if spec_bytes > SPEC_BYTES:
+        raise Full(f"A run is made with {SPEC_BYTES // MIB} MiB at most, its inputs aside.")
     row: Json = {
         "id": run_id,
         "idempotency_key": idempotency_key,
@@ -157,7 +159,7 @@ def create_run(
         "tags": asked.tags,
         "max_attempts": asked.retry_policy.max_attempts,
         "backoff_s": asked.retry_policy.backoff_s,
-        "spec_bytes": len(spec),
+        "spec_bytes": spec_bytes,
         "inputs_bytes": inputs.size,
         "summary": {},
         "created_at": tx.now,
@@ -230,22 +232,13 @@ def list_runs(
     else:
         query = query.order_by(runs.c.seq.desc())
     rows = conn.execute(query.limit(limit + 1)).all()
-    page = list(_within_page(rows[:limit]))
+    page = list(within(rows[:limit], lambda row: row.spec_bytes, PAGE_BYTES))
     more = len(rows) > len(page)
     if ending_before is not None:
         page.reverse()
     found = conn.execute(_SPECS, {"ids": [row.id for row in page]})
     specs = {row.run_id: row.spec for row in found}
     return [_to_run(row, specs[row.id]) for row in page], more
-
-
-def _within_page(rows: Iterable[RunRow]) -> Iterator[RunRow]:
-    size = 0
-    for row in rows:
-        if size and size + row.spec_bytes > PAGE_BYTES:
-            return
-        size += row.spec_bytes
-        yield row
 
 
 def load_attempts(conn: Connection, run_id: str) -> list[OpAttempt]:

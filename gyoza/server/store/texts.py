@@ -39,13 +39,11 @@ class Stored:
     size: int
 
 
-EMPTY = Stored(JsonText("{}"), 2)
-
-
 @asynccontextmanager
 async def stored(database: Database, text: JsonText) -> AsyncGenerator[Stored]:
     """Store a text, if it is large, for as long as the block; a run that has it then keeps it."""
-    data = await trio.to_thread.run_sync(text.encode)
+    small = len(text) <= PART_BYTES
+    data = text.encode() if small else await trio.to_thread.run_sync(text.encode)
     if len(data) <= PART_BYTES:
         yield Stored(text, len(data))
         return
