@@ -55,8 +55,8 @@ class _Live:
         self._thread = threading.Thread(
             target=trio.run, args=(self._serve,), name=THREAD, daemon=True
         )
-        logger = logging.getLogger("gyoza.server")
-        logger.addHandler(_Collector(self.errors))
+        self._collector = _Collector(self.errors)
+        logging.getLogger("gyoza.server").addHandler(self._collector)
         self._thread.start()
         assert self._ready.wait(PATIENT_S)
         atexit.register(self.close)
@@ -82,6 +82,7 @@ class _Live:
         if self._end and self._thread.is_alive():
             self._trio.run_sync_soon(self._end.cancel)
             self._thread.join(PATIENT_S)
+        logging.getLogger("gyoza.server").removeHandler(self._collector)
         self._folder.cleanup()
 
 
@@ -100,6 +101,12 @@ class _Collector(logging.Handler):
 @cache
 def _live() -> _Live:
     return _Live()
+
+
+def end_server() -> None:
+    """End the server with all that it has told; the next check starts another one."""
+    _live().close()
+    _live.cache_clear()
 
 
 def check_http(data: bytes) -> None:
