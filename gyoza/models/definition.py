@@ -112,6 +112,7 @@ class OpDefinition(Record):
 
     Attributes:
         secrets: Names of `env_vars` whose values are shown to nobody, as in `OpRun`.
+        created_by: `id` and `name` of the API key that deployed it.
     """
 
     id: str
@@ -130,6 +131,7 @@ class OpDefinition(Record):
     event_delivery: EventDelivery = field(default_factory=EventDelivery)
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    created_by: dict[str, str] | None = None
 
     def validate_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return `inputs` with defaults; see `InputSpecs.validate`."""

@@ -69,3 +69,9 @@ PAGE_BYTES = 8 * MIB
 
 CLAIM_BYTES = 32 * MIB
 """Bytes of the runs that one claim gives; one is always there."""
+
+PROGRESS_EVENTS = 1_000
+"""PROGRESS events that are kept of a run; after them its percentage changes without an event."""
+
+NEXT_PAGE = "Gyoza-Next-Page"
+"""Header of a page after which there are more: what `starting_after` is to be for the next one."""

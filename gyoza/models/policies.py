@@ -14,12 +14,12 @@ class Constraints(Record):
     """Hardware a run needs; its worker reserves it for the whole run.
 
     Attributes:
-        cpu: CPU cores; becomes the container's CPU limit.
+        cpu: CPU cores, which may be a fraction; becomes the container's CPU limit.
         ram_mb: Memory in MB; becomes the container's memory limit.
         vram_mb: GPU memory in MB; the GPUs that provide it are handed out exclusively.
     """
 
-    cpu: int | None = None
+    cpu: float | None = None
     ram_mb: int | None = None
     vram_mb: int | None = None
 

@@ -20,6 +20,7 @@ class EventEntry(Record):
         payload: Plain data.
         id: Position in the run's list, from 0.
         state: The run's state after the event.
+        created_by: `id` and `name` of the API key it came with; None if the server made it.
     """
 
     t: datetime
@@ -28,6 +29,7 @@ class EventEntry(Record):
     payload: dict[str, Any] = field(default_factory=dict[str, Any])
     id: int = 0
     state: OpRunState | None = None
+    created_by: dict[str, str] | None = None
 
 
 @dataclass
@@ -66,6 +68,7 @@ class OpRun(Record):
         grace_s: Seconds between the stop signal and SIGKILL; None for the worker's own.
         op_definition: `id` of the definition it was made from, if any.
         worker_id: The worker that holds it, or held it last.
+        created_by: `id` and `name` of the API key that submitted it.
     """
 
     id: str
@@ -91,3 +94,4 @@ class OpRun(Record):
     execution_summary: ExecutionSummary = field(default_factory=ExecutionSummary)
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    created_by: dict[str, str] | None = None

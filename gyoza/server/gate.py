@@ -1,6 +1,7 @@
 """The gate of the application: key, role, rate and body, before anything is parsed."""
 
 import json
+import logging
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,12 +11,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gyoza.models.limits import KIB, MIB
 from gyoza.server.access import WorkersOf, refusal
+from gyoza.server.body_memory import BodyMemory
 from gyoza.server.http.connection import connection_of
-from gyoza.server.keyring import Key, Keyring
+from gyoza.server.keyring import SCOPE_KEY, Key, Keyring
 from gyoza.server.limits import Limits
 from gyoza.server.plain_json import Bodies, reading_body
-from gyoza.server.rates import Rates, WrongKeys, network_of, retry_after
+from gyoza.server.rates import Rates, network_of, retry_after
+from gyoza.server.sparse_log import SparseLog
 from gyoza.server.turns import HEARTBEAT, Turns, until_answered
+
+NOBODY = ""
+"""In place of the id of a key, for requests that need none."""
+
+WRONG_KEY = (
+    "The API key is missing or wrong; set GYOZA_API_KEY_FILE or GYOZA_API_KEY. On the server's "
+    "machine its own key is where the server says at its start."
+)
+
+TOLD = frozenset({401, 403, 429})
+"""Statuses of the refusals that are logged."""
 
 BUSY_S = 5.0
 """Seconds after which somebody may try again for whom there is no connection."""
@@ -25,6 +39,8 @@ HEALTH = frozenset({"/health", "/readyz"})
 # The documentation holds no data, and a browser cannot send the header.
 OPEN_PATHS = frozenset({*HEALTH, "/docs", "/openapi.json"})
 
+
+_log = logging.getLogger(__name__)
 
 _MAY_BE_LARGE = re.compile(
     r"/runs(/[^/]+(/events(/batch)?|/logs)?)?|/definitions/[^/]+/runs", re.ASCII
@@ -66,9 +82,9 @@ class Gate:
         # Apart, so that no run changes hands because others ask for much with the same key.
         self._heartbeats = Rates(limits.rate, limits.rate * limits.burst_s)
         self._health = Rates(limits.health_rate, limits.health_rate * limits.burst_s)
-        self._wrong_keys = WrongKeys(limits.wrong_keys)
         self._turns = Turns(limits.at_once)
-        self._large_bodies = trio.Semaphore(limits.large_bodies)
+        self._memory = BodyMemory(limits.bodies_bytes)
+        self._log = SparseLog(_log, lines=20)
         self._bodies = Bodies(limits.bodies_of_many_values)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,19 +94,24 @@ class Gate:
         try:
             _check_framing(scope)
             key = self._key(scope)
-            async with self._body(scope, receive, kept=key is not None) as data:
-                with self._turns.of(scope) as turn:
+            key_id = key.id if key else NOBODY
+            async with self._body(scope, receive, key_id) as data:
+                with self._turns.of(scope, key_id) as turn:
                     await turn.take()
+                    if key and not self._keyring.is_good(key):
+                        raise _Refused(401, "The API key was revoked or has expired meanwhile.")
                     answer = until_answered(turn, send)
                     await self._let_in(key, scope, data, receive, answer)
         except _Refused as refused:
+            self._tell(scope, refused)
             await _answer(refused, send)
 
     async def _let_in(
         self, key: Key | None, scope: Scope, data: bytes, receive: Receive, send: Send
     ) -> None:
         """Let a request through whose key may do what it asks for."""
-        with reading_body(scope, data, self._bodies) as body:
+        scope[SCOPE_KEY] = key
+        with reading_body(scope, data, self._bodies, key.id if key else NOBODY) as body:
             replay = _replay(receive)
             if key is None:
                 await self._app(scope, replay, send)
@@ -114,7 +135,14 @@ class Gate:
         with self._keyring.waiting(key) as waiting:
             await self._app(scope, receive, watched)
         if waiting.cancelled_caught and not begun:
-            raise _Refused(401, "The key was revoked while this request waited.")
+            raise _Refused(401, "The API key was revoked or has expired meanwhile.")
+
+    def _tell(self, scope: Scope, refused: _Refused) -> None:
+        """Log a refusal that says something of who asks, and not only of what he sends."""
+        if refused.status in TOLD:
+            who = (scope.get("client") or ("?",))[0]
+            what = f"{scope['method']} {scope['path'][:80]!a}"
+            self._log.warning("Refused %s of %s: %d, %s", what, who, refused.status, str(refused))
 
     def _key(self, scope: Scope) -> Key | None:
         """Return the key of a request; None for one that needs none."""
@@ -126,10 +154,9 @@ class Gate:
         given = {name.lower(): value for name, value in scope["headers"]}.get(b"x-api-key", b"")
         key = self._keyring.find(given)
         if key is None:
-            if wait := self._wrong_keys.note(network, given):
-                raise _Refused(429, "Too many wrong keys were tried from here.", wait)
-            tell = "The header X-API-Key is missing or wrong; see where the server says its key is."
-            raise _Refused(401, tell)
+            # Never anything but 401, however many wrong keys come: whoever shares an address with a
+            # guesser, and has an old key, must hear of it. Nobody guesses 256 bits.
+            raise _Refused(401, WRONG_KEY)
         heartbeat = scope["path"] == HEARTBEAT
         if wait := (self._heartbeats if heartbeat else self._rates).take(key.id):
             raise _Refused(429, "Too many requests with this key; ask less often.", wait)
@@ -139,17 +166,18 @@ class Gate:
         return key
 
     @asynccontextmanager
-    async def _body(self, scope: Scope, receive: Receive, *, kept: bool) -> AsyncGenerator[bytes]:
-        """Read the whole body; of large ones only so many are in memory at a time.
+    async def _body(self, scope: Scope, receive: Receive, key_id: str) -> AsyncGenerator[bytes]:
+        """Read the whole body, within the memory that there is for all of them.
 
         Without a key none is kept: nothing that is open to all needs one.
         """
-        blocks: list[bytes] = []
-        size, large, more = 0, False, True
         may_be_large = _MAY_BE_LARGE.fullmatch(scope["path"])
         most = self._limits.body_bytes if may_be_large else self._limits.small_body_bytes
-        try:
-            with trio.move_on_after(self._limits.body_s) as reading:
+        blocks: list[bytes] = []
+        size, more = 0, True
+        with self._memory.body(key_id) as body:
+            body.reading.deadline = trio.current_time() + self._limits.body_s
+            with body.reading:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -157,23 +185,20 @@ class Gate:
                     more = message.get("more_body", False)
                     block = message.get("body", b"")
                     size += len(block)
-                    reading.deadline += len(block) / self._limits.body_rate
+                    body.reading.deadline += len(block) / self._limits.body_rate
                     if size > most:
                         raise _Refused(413, f"The body is larger than {_told(most)}.")
-                    if not kept:
-                        continue
-                    blocks.append(block)
-                    if size > self._limits.large_bytes and not large:
-                        await self._large_bodies.acquire()
-                        large = True
-            if reading.cancelled_caught:
+                    if key_id != NOBODY:
+                        await self._memory.take(body, len(block))
+                        blocks.append(block)
+            if body.gave_way:
+                raise _Refused(503, "The server has no room for this body now; retry.", BUSY_S)
+            if body.reading.cancelled_caught:
                 raise _Refused(408, "The body did not come in time.")
+            self._memory.keep(body)
             data = b"".join(blocks)
             blocks.clear()
             yield data
-        finally:
-            if large:
-                self._large_bodies.release()
 
 
 def _told(size: int) -> str:

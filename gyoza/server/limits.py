@@ -14,8 +14,7 @@ class Limits:
             connection, so that it is never closed under their next request.
         body_bytes: Of a body that may be large.
         small_body_bytes: Of any other.
-        large_bytes: Of a body, beyond which it is one of `large_bodies`.
-        large_bodies: Held in memory at a time.
+        bodies_bytes: Of all bodies in memory.
         bodies_of_many_values: Held in memory as values at a time.
         body_s: For a whole body to come, and a second more for each `body_rate` of it that came.
         body_rate: See `body_s`.
@@ -24,14 +23,12 @@ class Limits:
         burst_s: Seconds' worth of requests that may come at once.
         at_once: Requests that are worked on at a time, heartbeats aside.
         health_rate: Questions a second for the health, from each network.
-        wrong_keys: Different wrong keys that each network may try in a minute.
     """
 
     idle_s: float = 75.0
     body_bytes: int = BODY_BYTES
     small_body_bytes: int = SMALL_BODY_BYTES
-    large_bytes: int = 1 * MIB
-    large_bodies: int = 16
+    bodies_bytes: int = 256 * MIB
     bodies_of_many_values: int = 2
     body_s: float = 30.0
     body_rate: int = 16 * 1024
@@ -40,4 +37,3 @@ class Limits:
     burst_s: float = 5.0
     at_once: int = 8
     health_rate: float = 200.0
-    wrong_keys: int = 60

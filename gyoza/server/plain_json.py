@@ -5,6 +5,7 @@ a thread, by Python code, as C code would keep the interpreter to itself (see
 `gyoza.server.json_text`). Of those that hold many values only a few are in memory at a time.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Coroutine, Generator
@@ -21,6 +22,7 @@ from starlette.types import Scope
 
 from gyoza.models.limits import BODY_FIELDS, DEPTH, SMALL_BODY_BYTES, VALUES
 from gyoza.server.json_text import JsonText, write_text
+from gyoza.server.places import Places
 
 LARGE_BYTES = 64 * 1024
 """Bytes of a body from which on it is read in a thread."""
@@ -50,7 +52,7 @@ class Bodies:
     """
 
     def __init__(self, many: int) -> None:
-        self.places = trio.Semaphore(many)
+        self.places = Places(many)
         # One after the other: each of them keeps the interpreter to itself now and then. What is
         # no larger than a heartbeat waits for none of them.
         self.large = trio.CapacityLimiter(1)
@@ -63,13 +65,15 @@ class JsonBody:
     Args:
         data: The bytes that came.
         bodies: Shared with the other ones.
+        key_id: The key that it came with.
 
     Attributes:
         data: The same, until the request is answered.
     """
 
-    def __init__(self, data: bytes, bodies: Bodies) -> None:
+    def __init__(self, data: bytes, bodies: Bodies, key_id: str) -> None:
         self.data = data
+        self._key_id = key_id
         self._places = bodies.places
         self._limiter = bodies.large if len(data) > SMALL_BODY_BYTES else bodies.others
         self._has_place = False
@@ -91,9 +95,21 @@ class JsonBody:
         if not self._large:
             return _outcome(self.data)
         if await self._in_thread(partial(_count, self.data)) > MANY:
-            await self._places.acquire()
+            await self._places.acquire(self._key_id)
             self._has_place = True
         return await self._in_thread(partial(_outcome, self.data, large=True))
+
+    async def digest(self, what: str) -> bytes:
+        """Return the SHA-256 of this body and of what is asked for with it."""
+        value = await self.value()
+
+        def calculate() -> bytes:
+            # What is small may be written in another order; what is large is the same bytes.
+            small = not self._large
+            data = json.dumps(value, sort_keys=True).encode() if small else self.data
+            return hashlib.sha256(b"%b %b" % (what.encode(), data)).digest()
+
+        return await self._in_thread(calculate) if self._large else calculate()
 
     async def texts_of(self, *values: Any) -> list[JsonText]:
         """Return parts of this body as JSON again, for the database."""
@@ -111,13 +127,13 @@ class JsonBody:
         self.data = b""
         self._read = None
         if self._has_place:
-            self._places.release()
+            self._places.release(self._key_id)
 
 
 @contextmanager
-def reading_body(scope: Scope, data: bytes, bodies: Bodies) -> Generator[JsonBody]:
+def reading_body(scope: Scope, data: bytes, bodies: Bodies, key_id: str) -> Generator[JsonBody]:
     """Give a request its body, until it is answered."""
-    body = scope[_BODY] = JsonBody(data, bodies)
+    body = scope[_BODY] = JsonBody(data, bodies, key_id)
     try:
         yield body
     finally:

@@ -1,6 +1,5 @@
-"""Token buckets: how many requests somebody may make, and how many wrong keys he may try."""
+"""Token buckets: how many requests somebody may make."""
 
-import hashlib
 import math
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
@@ -34,34 +33,6 @@ class Rates:
         if len(self._full_at) > MAX_KNOWN:
             self._full_at.popitem(last=False)
         return wait if wait > 1e-9 else 0.0
-
-
-class WrongKeys:
-    """Counts the different wrong keys from each network.
-
-    The same one again is no guess but a program that nobody told of a new key: it must hear of its
-    mistake as such, however many of them there are.
-
-    Args:
-        a_minute: How many each network may try.
-    """
-
-    def __init__(self, a_minute: int) -> None:
-        self._rates = Rates(a_minute / 60, a_minute)
-        self._tried: OrderedDict[tuple[str, bytes], None] = OrderedDict()
-
-    def note(self, network: str, key: bytes) -> float:
-        """Return 0, or the seconds until the network may try another key."""
-        tried = network, hashlib.sha256(key).digest()[:8]
-        if tried in self._tried:
-            self._tried.move_to_end(tried)
-            return 0.0
-        if wait := self._rates.take(network):
-            return wait
-        self._tried[tried] = None
-        if len(self._tried) > MAX_KNOWN:
-            self._tried.popitem(last=False)
-        return 0.0
 
 
 def network_of(address: str) -> str:

@@ -25,7 +25,7 @@ from gyoza.server.retention import run_retention
 from gyoza.server.service import Service
 from gyoza.server.settings import ServerSettings
 from gyoza.server.store.database import Database
-from gyoza.server.store.keys import good_keys
+from gyoza.server.store.keys import good_keys, note_use
 from gyoza.server.wakeups import Wakeups
 
 GRACE_S = 3.0  # for requests under way when the server is told to end
@@ -41,6 +41,9 @@ DAY_S = 24 * 3600.0
 
 RENEW_S = 2.0
 """Seconds between two looks at the file of the server's own key."""
+
+NOTE_USE_S = 60.0
+"""Seconds between two times when the last use of keys is stored."""
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +91,7 @@ async def _run(
     tls: ssl.SSLContext | None,
     task_status: trio.TaskStatus[str],
 ) -> None:
-    keyring = Keyring(key.value, await _keys(service.database))
+    keyring = Keyring(key.value, await _keys(service.database), service.clock)
     app = create_app(service, keyring, limits)
     bounds = _bounds(settings)
     _log.info("Up to %d connections are served at a time.", bounds.in_all)
@@ -107,6 +110,7 @@ async def _run(
             keep_s = settings.retention_days * DAY_S
             nursery.start_soon(run_retention, service.database, service.clock, keep_s)
         nursery.start_soon(_renew_key, settings, keyring, key.value)
+        nursery.start_soon(_note_use, service.database, keyring)
         http_scope = trio.CancelScope()
         await nursery.start(_serve_http, http, listener, tls, http_scope)
         # From here on requests under way are to be answered; the deadline set below bounds it.
@@ -158,6 +162,18 @@ async def _renew_key(settings: ServerSettings, keyring: Keyring, known: str) -> 
         return RENEW_S
 
     await repeat("The file of the server's own key cannot be read", look)
+
+
+async def _note_use(database: Database, keyring: Keyring) -> None:
+    """Store when keys were last used, now and then: it is worth no write for each request."""
+
+    async def store() -> float:
+        used, keyring.used = keyring.used, {}
+        if used:
+            await database.write(lambda tx: note_use(tx, used))
+        return NOTE_USE_S
+
+    await repeat("The last use of keys cannot be stored", store)
 
 
 async def _serve_http(

@@ -1,6 +1,8 @@
 """Log lines about what anybody can bring about as often as he likes: few of them are written."""
 
 import logging
+import math
+from collections import Counter
 from typing import Any
 
 import trio
@@ -9,18 +11,20 @@ EVERY_S = 10.0
 
 
 class SparseLog:
-    """Writes at most one line of each kind in a while, and says how many it left out.
+    """Writes few lines of each kind in a while, and says how many it left out.
 
     Args:
         logger: Where lines go.
-        every_s: Seconds between two lines of the same kind.
+        every_s: How long a while is, in seconds.
+        lines: Lines of a kind in a while.
     """
 
-    def __init__(self, logger: logging.Logger, every_s: float = EVERY_S) -> None:
+    def __init__(self, logger: logging.Logger, every_s: float = EVERY_S, lines: int = 1) -> None:
         self._logger = logger
         self._every_s = every_s
-        self._next: dict[str, float] = {}
-        self._left_out: dict[str, int] = {}
+        self._lines = lines
+        self._ends: dict[str, float] = {}
+        self._seen: Counter[str] = Counter()
 
     def warning(self, text: str, *values: object) -> None:
         """Log a warning; `text` without its values is its kind."""
@@ -31,14 +35,12 @@ class SparseLog:
         self._say(logging.ERROR, text, *values, exc_info=exc_info)
 
     def _say(self, level: int, text: str, *values: object, **more: Any) -> None:
-        now = trio.current_time()
-        if now < self._next.get(text, now):
-            self._left_out[text] = self._left_out.get(text, 0) + 1
-            return
-        self._next[text] = now + self._every_s
-        if left_out := self._left_out.pop(text, 0):
-            text, values = (
-                text + " (And %d times more since the last such line.)",
-                (*values, left_out),
-            )
-        self._logger.log(level, text, *values, **more)
+        now, kind = trio.current_time(), text
+        if now >= self._ends.get(kind, -math.inf):
+            self._ends[kind] = now + self._every_s
+            if (left_out := self._seen.pop(kind, 0) - self._lines) > 0:
+                text += " (And %d times more since the last such line.)"
+                values = (*values, left_out)
+        self._seen[kind] += 1
+        if self._seen[kind] <= self._lines:
+            self._logger.log(level, text, *values, **more)

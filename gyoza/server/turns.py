@@ -1,17 +1,18 @@
 """Turns: how many requests are worked on at once.
 
 A server that works on all there are at once answers all of them late. So each waits for its turn,
-in order of arrival, and gives it up while it waits for news and as soon as its answer begins.
-Heartbeats need none: runs are not to change hands because others ask for much.
+in order of arrival but fairly to each key, and gives it up while it waits for news and as soon as
+its answer begins. Heartbeats need none: runs are not to change hands because others ask for much.
 """
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import cast
 
-import trio
 from fastapi import Request
 from starlette.types import Message, Scope, Send
+
+from gyoza.server.places import Places
 
 HEARTBEAT = "/workers/heartbeat"
 NO_TURN = frozenset({HEARTBEAT, "/health", "/readyz"})
@@ -24,28 +25,29 @@ KEY = "gyoza.turn"
 class Turn:
     """One request's turn, which it can give up and take again."""
 
-    def __init__(self, free: trio.Semaphore) -> None:
-        self._free = free
+    def __init__(self, places: Places, key_id: str) -> None:
+        self._places = places
+        self._key_id = key_id
         self._taken = False
 
     async def take(self) -> None:
         """Wait for it; once is enough."""
         if not self._taken:
-            await self._free.acquire()
+            await self._places.acquire(self._key_id)
             self._taken = True
 
     def give_up(self) -> None:
         """Let the next one have it."""
         if self._taken:
             self._taken = False
-            self._free.release()
+            self._places.release(self._key_id)
 
 
 class NoTurn(Turn):
     """That of a request that needs none."""
 
     def __init__(self) -> None:
-        super().__init__(trio.Semaphore(0))
+        super().__init__(Places(0), "")
 
     async def take(self) -> None:
         """Go on at once."""
@@ -59,12 +61,13 @@ class Turns:
     """
 
     def __init__(self, at_once: int) -> None:
-        self._free = trio.Semaphore(at_once)
+        self._places = Places(at_once)
 
     @contextmanager
-    def of(self, scope: Scope) -> Generator[Turn]:
-        """Give a request a turn of its own, not taken yet, which ends with the block."""
-        turn = scope[KEY] = NoTurn() if scope["path"] in NO_TURN else Turn(self._free)
+    def of(self, scope: Scope, key_id: str) -> Generator[Turn]:
+        """Give a request with a key a turn of its own, not taken yet; it ends with the block."""
+        needs_none = scope["path"] in NO_TURN
+        turn = scope[KEY] = NoTurn() if needs_none else Turn(self._places, key_id)
         try:
             yield turn
         finally:

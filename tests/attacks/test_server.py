@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from gyoza.server.limits import Limits
 from tests.server.api import KEY, Api, raw_request, serving, settings_in
 
-LIMITS = Limits(idle_s=0.3, body_s=0.3, send_s=0.3, rate=50, burst_s=1, wrong_keys=5)
+LIMITS = Limits(idle_s=0.3, body_s=0.3, send_s=0.3, rate=50, burst_s=1)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ async def test_a_key_that_is_revoked_while_its_holder_follows_and_waits(api: Api
 
 
 async def test_somebody_without_a_key_who_fills_the_memory_for_bodies(tmp_path: Path) -> None:
-    limits = Limits(large_bytes=1000, large_bodies=1)
+    limits = Limits(bodies_bytes=60_000)
     head = b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
     async with serving(settings_in(tmp_path), limits=limits) as api, await connect(api) as stream:
         await stream.send_all(head + b"x" * 50_000)
@@ -207,11 +207,10 @@ async def test_a_key_that_makes_no_sense_is_not_made(api: Api, body: dict[str, s
 
 
 async def test_somebody_who_tries_many_keys_while_others_work(strict: Api) -> None:
-    tried = [await status(strict, f"wrong-{n}", "GET", "/runs") for n in range(8)]
-    assert tried == [401] * 5 + [429] * 3
+    tried = [await status(strict, f"wrong-{n}", "GET", "/runs") for n in range(80)]
     assert await status(strict, KEY, "GET", "/runs") == 200
-    # A program that nobody told of a new key hears of its mistake however often it asks.
-    assert [await status(strict, "wrong-0", "GET", "/runs") for _ in range(8)] == [401] * 8
+    # Behind the same proxy there may be a program that nobody told of a new key.
+    assert tried == [401] * 80
 
 
 async def test_somebody_who_asks_too_often_while_others_work(strict: Api) -> None:

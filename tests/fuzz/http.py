@@ -66,7 +66,7 @@ class _Live:
         plain = ServerSettings(port=0, api_key=KEY.decode(), rate_limit=0)
         cert = str(folder / "cert.pem")
         secured = replace(plain, tls_certfile=cert, tls_keyfile=cert)
-        limits = Limits(idle_s=5.0, rate=0.0, health_rate=0.0, wrong_keys=10**9)
+        limits = Limits(idle_s=5.0, rate=0.0, health_rate=0.0)
         self._trio = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
             self._end = nursery.cancel_scope

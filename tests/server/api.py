@@ -1,6 +1,7 @@
 """A real server on a free port, and short words for its requests."""
 
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -91,11 +92,14 @@ async def raw_request(api: Api, method: str, path: str, body: str = "") -> trio.
 
 @asynccontextmanager
 async def serving(
-    settings: ServerSettings, verify: Any = False, limits: Limits | None = None
+    settings: ServerSettings,
+    verify: Any = False,
+    limits: Limits | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncGenerator[Api, None]:
     """Run a server as long as the block."""
     async with trio.open_nursery() as nursery:
-        url = await nursery.start(partial(serve, settings, limits=limits))
+        url = await nursery.start(partial(serve, settings, limits=limits, clock=clock))
         async with httpx.AsyncClient(
             base_url=url, headers={"X-API-Key": KEY}, timeout=60, verify=verify
         ) as client:

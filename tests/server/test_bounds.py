@@ -22,11 +22,35 @@ async def test_a_worker_that_tells_events_for_ever(
             await api.event(run, "INFO", seq=seq, **by)
         refused = await api.event(run, "INFO", seq=3, status=413, **by)
         assert "5" in refused["detail"]
-        assert (await api.event(run, "PROGRESS", 70, seq=4, **by))["events"] == []
-        assert (await api.run(run))["progress"] == 70  # the run goes on
+        progress = await api.event(run, "PROGRESS", 70, seq=4, **by)
+        assert [event["msg"] for event in progress["events"]] == [70]  # the run goes on
         assert (await api.get(f"/runs/{run}/attempts"))[0]["progress"] == 70
         assert (await api.event(run, "COMPLETED", **by))["state"] == "COMPLETED"
-        assert len((await api.run(run))["events"]) == 6
+        assert len((await api.run(run))["events"]) == 7
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+async def test_progress_takes_no_room_from_other_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_by_one: bool
+) -> None:
+    monkeypatch.setattr(reports, "EVENTS", 3)
+    monkeypatch.setattr(reports, "PROGRESS_EVENTS", 2)
+    async with serving(settings_in(tmp_path)) as api:
+        run = await api.running()  # ASSIGNED and STARTED
+        by: Json = {"worker_id": "w1", "attempt": 1}
+        told: list[Json] = [
+            {"type": "PROGRESS", "msg": percent, "seq": seq}
+            for seq, percent in enumerate([0, 10, 10, 20, 20, 30, 40])
+        ]
+        told.append({"type": "INFO", "msg": "there is room", "seq": 7})
+        if one_by_one:
+            for event in told:
+                await api.post(f"/runs/{run}/events", {**by, **event})
+        else:
+            await api.post(f"/runs/{run}/events/batch", {**by, "events": told})
+        found = await api.run(run)
+        assert [event["msg"] for event in found["events"][2:]] == [10, 20, "there is room"]
+        assert found["progress"] == 40
 
 
 async def test_a_worker_whose_events_say_megabytes(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gyoza.server.store import event_batches
+from gyoza.server.store import reports
 from tests.server.api import Api, Json
 
 ME: Json = {"worker_id": "w1", "attempt": 1}
@@ -61,7 +61,7 @@ async def test_a_batch_wakes_who_waits_for_the_run(api: Api) -> None:
     run = await api.running()
     await tell(api, run, saying(2), saying(3))
     found = await api.run(run, after_event=1, wait_s=60)
-    assert len(found["events"]) == 4
+    assert len(found["events"]) == 2
 
 
 async def test_a_stale_batch_is_refused_and_nothing_of_it_taken(api: Api) -> None:
@@ -93,9 +93,9 @@ async def test_a_batch_has_room_or_is_refused_as_a_whole(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await api.running()
-    monkeypatch.setattr(event_batches, "EVENTS", 4)
+    monkeypatch.setattr(reports, "EVENTS", 4)
     answer = await tell(api, run, saying(2), saying(3), saying(4), status=413)
-    assert "no room for 3 more" in answer["detail"]
+    assert "may be 4" in answer["detail"]
     assert await told(api, run) == []
     await tell(api, run, saying(2), saying(3))
     assert len(await told(api, run)) == 2

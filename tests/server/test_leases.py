@@ -49,7 +49,9 @@ class Store:
 
     async def claim(self, worker: str, holding: list[str] | None = None) -> list[str]:
         def take(tx: Tx) -> list[str]:
-            return [run.id for run in claims.claim(tx, worker, 9, holding, LEASE_S).runs]
+            return [
+                run.id for run in claims.claim(tx, claims.Wish(worker, 9, holding), LEASE_S).runs
+            ]
 
         return await self.database.write(take, actor=worker)
 

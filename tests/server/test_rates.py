@@ -1,9 +1,9 @@
-"""How often somebody may ask, and try keys."""
+"""How often somebody may ask."""
 
 import pytest
 from trio.testing import MockClock
 
-from gyoza.server.rates import MAX_KNOWN, Rates, WrongKeys, network_of, retry_after
+from gyoza.server.rates import MAX_KNOWN, Rates, network_of, retry_after
 
 
 async def test_a_bucket_fills_again_at_its_rate(mock_clock: MockClock) -> None:
@@ -22,10 +22,11 @@ async def test_a_rate_of_zero_is_no_limit(mock_clock: MockClock) -> None:
 
 
 async def test_what_is_remembered_of_strangers_is_bounded(mock_clock: MockClock) -> None:
-    keys = WrongKeys(a_minute=3)
+    rates = Rates(rate=1, burst=1)
+    assert rates.take("first") == 0 < rates.take("first")
     for network in range(MAX_KNOWN + 2):
-        assert keys.note(str(network), b"wrong") == 0
-    assert keys.note("0", b"wrong") == 0
+        assert rates.take(str(network)) == 0
+    assert rates.take("first") == 0  # it was forgotten
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ class Store:
     async def submit(self, key: str | None = None) -> str:
         asked = OpRun(id="", image="a", event_delivery=EventDelivery("t", {}))
         make = partial(runs.create_run, asked=asked, inputs=Stored(EMPTY, 2))
-        run = await self.database.write(lambda tx: make(tx, idempotency_key=key))
+        once = runs.Once(key, b"digest") if key else None
+        run = await self.database.write(lambda tx: make(tx, once=once))
         return run.id
 
     async def end(self, run: str, chunks: int = 1) -> str:
@@ -45,7 +46,7 @@ class Store:
 
         def act(tx: Tx) -> None:
             workers.beat(tx, {**told, "draining": False}, 60, claiming=False)
-            claims.claim(tx, "w", 1, [], 60)
+            claims.claim(tx, claims.Wish("w", 1, []), 60)
             reports.add_event(tx, run, reports.Report(EventType.STARTED, "", EMPTY, "w", 1))
             for number in range(chunks):
                 logs.append_log(tx, run, number, b"x", "w", 1)

@@ -45,6 +45,7 @@ async def test_a_new_run_has_every_field_of_the_contract(api: Api) -> None:
             "reason": None,
             "gpu_ids": [],
         },
+        "created_by": {"id": "server", "name": "the server's own"},
     }
     assert await api.run(run["id"]) == run
 
@@ -229,7 +230,20 @@ async def test_a_run_can_be_waited_for(api: Api) -> None:
         await api.post(f"/runs/{run}/cancel")
     assert answers[0]["state"] == "CANCELLED"
     assert await api.run(run, after_event=-1, wait_s=60) == answers[0]  # news already: at once
-    assert await api.run(run, after_event=0, wait_s=0.01) == answers[0]  # none: as it is
+    none = await api.run(run, after_event=0, wait_s=0.01)
+    assert none == answers[0] | {"events": []}
+
+
+async def test_news_of_a_run_is_what_is_new(api: Api) -> None:
+    run = await api.running()
+    news = await api.run(run, after_event=0)
+    assert [event["type"] for event in news["events"]] == ["STARTED"]
+    assert news["inputs"] == {}
+    await api.event(run, "COMPLETED", payload={"n": 2})
+    news = await api.run(run, after_event=1)
+    assert [event["type"] for event in news["events"]] == ["COMPLETED"]
+    assert news["outputs"] == {"n": 2}
+    assert (await api.run(run))["inputs"] == {"n": 1}
 
 
 async def test_attempts_have_their_own_states_and_nothing_that_may_be_large(api: Api) -> None:

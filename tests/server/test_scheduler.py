@@ -1,68 +1,100 @@
-"""Capacities and choices, as pure functions."""
-
-from dataclasses import dataclass, field
+"""Capacities, as pure functions."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gyoza.models import MIG_TAG, Constraints
-from gyoza.server.scheduler import choose_runs, free_capacity
-
-
-@dataclass(frozen=True)
-class Run:
-    name: str
-    constraints: Constraints = field(default_factory=Constraints)
-    tags: list[str] = field(default_factory=list[str])
-
+from gyoza.server.scheduler import Capacity, Needs
 
 GPUS = [{"id": n, "vram_mb": 100 * (n + 1), "tags": ["cuda"]} for n in range(3)]
 
 
+def idle(**resources: object) -> Capacity:
+    return Capacity.of_worker(resources, [])
+
+
 def test_held_runs_have_their_gpus_to_themselves() -> None:
     held = [Constraints(vram_mb=150), Constraints(vram_mb=1)]
-    capacity = free_capacity({"gpus": GPUS}, ["a"], held)
+    capacity = Capacity.of_worker({"gpus": GPUS}, ["a"]).less(held)
     assert capacity.gpus == {2: 300}
     assert capacity.tags == {"a", "cuda"}
 
 
 def test_parts_of_gpus_do_not_add_up() -> None:
     parts = [{"id": 100 + n, "vram_mb": 50, "tags": ["cuda", MIG_TAG]} for n in range(3)]
-    capacity = free_capacity({"gpus": parts}, [], [Constraints(vram_mb=50)])
+    capacity = idle(gpus=parts).less([Constraints(vram_mb=50)])
     assert not capacity.reserve(Constraints(vram_mb=51))
     assert capacity.reserve(Constraints(vram_mb=50))
     assert capacity.gpus == {102: 50}
 
 
 def test_a_run_that_holds_more_than_there_is_leaves_nothing() -> None:
-    capacity = free_capacity({"cpu_cores": 2, "gpus": GPUS}, [], [Constraints(3, 10, 9999)])
+    capacity = idle(cpu_cores=2, gpus=GPUS).less([Constraints(3, 10, 9999)])
     assert (capacity.cpu, capacity.ram_mb, capacity.gpus) == (-1, -10, {})
     assert capacity.reserve(Constraints())
     assert not capacity.reserve(Constraints(cpu=1))
+
+
+def test_parts_of_cores_add_up() -> None:
+    capacity = idle(cpu_cores=1)
+    assert capacity.reserve(Constraints(cpu=0.5))
+    assert not capacity.reserve(Constraints(cpu=0.75))
+    assert capacity.reserve(Constraints(cpu=0.5))
 
 
 @pytest.mark.parametrize(
     "need", [Constraints(cpu=3), Constraints(ram_mb=11), Constraints(1, 1, 601)]
 )
 def test_what_does_not_fit_takes_nothing(need: Constraints) -> None:
-    resources = {"cpu_cores": 2, "ram_mb": 10, "gpus": GPUS}
-    capacity = free_capacity(resources, [], [])
+    capacity = idle(cpu_cores=2, ram_mb=10, gpus=GPUS)
     assert not capacity.reserve(need)
-    assert capacity == free_capacity(resources, [], [])
+    assert capacity == idle(cpu_cores=2, ram_mb=10, gpus=GPUS)
 
 
-def test_smaller_runs_go_past_a_large_one_that_does_not_fit() -> None:
-    waiting = [
-        Run("large", Constraints(cpu=3)),
-        Run("tagged", tags=["gpu"]),
-        Run("first", Constraints(cpu=1)),
-        Run("second", Constraints(cpu=1)),
-        Run("third", Constraints(cpu=1)),
-    ]
-    capacity = free_capacity({"cpu_cores": 2}, [], [])
-    assert [run.name for run in choose_runs(iter(waiting), capacity, 9)] == ["first", "second"]
+def test_a_run_needs_all_its_tags() -> None:
+    capacity = Capacity.of_worker({"gpus": GPUS}, ["a"])
+    assert capacity.fits(Needs(Constraints(), frozenset({"a", "cuda"})))
+    assert not capacity.fits(Needs(Constraints(), frozenset({"a", "b"})))
+    limited = capacity.limited_to(lambda tag: tag != "cuda")
+    assert not limited.fits(Needs(Constraints(), frozenset({"cuda"})))
 
 
-@pytest.mark.parametrize(("wanted", "got"), [(-1, 0), (0, 0), (1, 1), (5, 3)])
-def test_no_more_are_chosen_than_asked_for(wanted: int, got: int) -> None:
-    runs = [Run(f"{n}") for n in range(3)]
-    assert len(choose_runs(iter(runs), free_capacity({}, [], []), wanted)) == got
+@pytest.mark.parametrize(
+    ("kept", "need", "spares"),
+    [
+        (Constraints(cpu=3), Constraints(cpu=0.1), False),
+        (Constraints(cpu=3), Constraints(ram_mb=5), True),
+        (Constraints(cpu=3), Constraints(), True),
+        (Constraints(cpu=3, ram_mb=6), Constraints(ram_mb=5), False),
+        (Constraints(vram_mb=601), Constraints(vram_mb=1), False),
+        (Constraints(cpu=3, vram_mb=301), Constraints(vram_mb=300), False),
+        (Constraints(cpu=3, vram_mb=301), Constraints(cpu=0.1), False),
+        (Constraints(cpu=3, vram_mb=300), Constraints(vram_mb=100), True),
+    ],
+)
+def test_what_is_kept_for_a_run_is_what_it_lacks_and_what_it_has(
+    kept: Constraints, need: Constraints, spares: bool
+) -> None:
+    capacity = idle(cpu_cores=2, ram_mb=10, gpus=GPUS)
+    assert capacity.spares(kept, need) is spares
+
+
+def test_the_nearer_a_worker_is_to_room_the_less_it_lacks() -> None:
+    need = Constraints(cpu=4, ram_mb=8, vram_mb=100)
+    half, none, both = (idle(cpu_cores=cpu, ram_mb=8, gpus=GPUS) for cpu in (2, 0, 4))
+    without_gpu = idle(cpu_cores=4, ram_mb=8)
+    shortages = [one.shortage(need) for one in (both, half, without_gpu, none)]
+    assert shortages == sorted(shortages)
+    assert shortages[0] == 0 < shortages[1]
+
+
+AMOUNTS = st.floats(0, 10**6, allow_nan=False)
+
+
+@given(st.sets(st.text()), AMOUNTS, AMOUNTS, st.dictionaries(st.integers(0, 9), st.integers(0, 99)))
+def test_a_capacity_is_read_as_it_was_written(
+    tags: set[str], cpu: float, ram_mb: float, gpus: dict[int, int]
+) -> None:
+    capacity = Capacity(frozenset(tags), cpu, ram_mb, gpus, frozenset(list(gpus)[:1]))
+    assert Capacity.from_text(capacity.to_text()) == capacity

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gyoza.models import EventType, FailureReason, OpDefinition, OpRun, OpRunState
 from gyoza.models.definition import INPUT_TYPES
+from gyoza.models.limits import NEXT_PAGE
 from gyoza.server.json_text import join_object, write_text
 from gyoza.server.routes.fields import MASK
 from gyoza.server.store.runs import StoredRun
@@ -44,7 +45,7 @@ class Health(Answer):
 class ConstraintsAnswer(Answer):
     """Hardware a run needs."""
 
-    cpu: int | None
+    cpu: float | None
     ram_mb: int | None
     vram_mb: int | None
 
@@ -71,6 +72,13 @@ class InputSpecAnswer(Answer):
     default: Any
 
 
+class Author(Answer):
+    """The API key that something was made with."""
+
+    id: Annotated[str, Field(description="`server` for the server's own key.")]
+    name: str
+
+
 class EventAnswer(Answer):
     """One event of a run."""
 
@@ -80,6 +88,7 @@ class EventAnswer(Answer):
     msg: str | int
     payload: dict[str, Any]
     state: OpRunState
+    created_by: Annotated[Author | None, Field(description="Null: the server itself.")]
 
 
 class SummaryAnswer(Answer):
@@ -108,6 +117,7 @@ class _Work(Answer):
     event_delivery: EventDeliveryAnswer
     created_at: datetime
     updated_at: datetime
+    created_by: Annotated[Author | None, Field(description="Null: made by an earlier version.")]
 
 
 class DefinitionAnswer(_Work):
@@ -248,7 +258,8 @@ class WorkerAnswer(Answer):
     """A worker, as its last heartbeat tells it."""
 
     id: str
-    state: Literal["online", "draining", "lost"]
+    state: Literal["online", "draining", "offline", "lost"]
+    held: Annotated[Natural, Field(description="Runs that the server has given to it.")]
     drain: Annotated[bool, Field(description="A person asked for it.")]
     draining: Annotated[bool, Field(description="It says so itself.")]
     engine: str | None
@@ -291,7 +302,11 @@ class KeyAnswer(Answer):
     name: str
     role: Literal["admin", "client", "worker"]
     worker: Annotated[str | None, Field(description="Pattern of the workers it is for.")]
+    tags: Annotated[list[str] | None, Field(description="That its workers may have; null: any.")]
+    max_runs: Annotated[int | None, Field(description="That its workers may have together.")]
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
 
 
 class NewKeyAnswer(KeyAnswer):
@@ -308,6 +323,14 @@ def answers(model: Any, status: int = 200, *more: int) -> Responses:
 def written(content: bytes, status: int = 200) -> Response:
     """Return an answer that is JSON already."""
     return Response(content, status, media_type="application/json")
+
+
+def page_written(content: bytes, following: str | None) -> Response:
+    """Return a page of a list, and where the next one starts if there is one."""
+    answer = written(content)
+    if following is not None:
+        answer.headers[NEXT_PAGE] = following
+    return answer
 
 
 def write(shown: Any) -> bytes:

@@ -46,6 +46,7 @@ from gyoza.server.routes.fields import (
     REPORTED,
     Amount,
     AnyObject,
+    Cores,
     Count,
     Id,
     Image,
@@ -78,7 +79,7 @@ class Strict(BaseModel):
 class ConstraintsModel(Lenient):
     """Hardware a run needs."""
 
-    cpu: Positive | None = None
+    cpu: Cores | None = None
     ram_mb: Positive | None = None
     vram_mb: Count | None = None
 
@@ -170,6 +171,7 @@ class DefinitionBody(_Work):
     input_specs: Annotated[dict[str, InputSpecModel], at_most(INPUT_SPECS), NULL_IS_EMPTY] = {}
     created_at: Any = Field(None, description="Ignored: as the server told it before.")
     updated_at: Any = Field(None, description="Ignored: as the server told it before.")
+    created_by: Any = Field(None, description="Ignored: as the server told it before.")
 
     def to_model(self) -> OpDefinition:
         """Return the domain type."""
@@ -362,6 +364,11 @@ class HeartbeatBody(Lenient):
     marks_log_end: StrictBool = Field(
         False, description="It tells when the log of an attempt is whole."
     )
+    instance: Id | None = Field(None, description="Another one for each start of the process.")
+    previous_instance: Id | None = Field(
+        None, description="The one before it with the same work directory, which has ended."
+    )
+    leaving: StrictBool = Field(False, description="The process ends; this is its last heartbeat.")
 
 
 class ClaimBody(Lenient):

@@ -1,5 +1,7 @@
 """Definitions: deploying, reading, and running them."""
 
+import logging
+
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
@@ -11,16 +13,26 @@ from gyoza.server.routes.answers import (
     DefinitionAnswer,
     RunAnswer,
     answers,
+    page_written,
     write_definition,
     written,
 )
 from gyoza.server.routes.bodies import DefinitionBody, DefinitionRunBody
 from gyoza.server.routes.fields import Id
-from gyoza.server.routes.parameters import DefinitionName, IdempotencyKey
-from gyoza.server.routes.runs import make_run, read_run
+from gyoza.server.routes.parameters import (
+    LISTED,
+    Caller,
+    DefinitionName,
+    IdempotencyKey,
+    ListLimit,
+    StartingAfter,
+)
+from gyoza.server.routes.runs import make_run, once_of, read_run
 from gyoza.server.service import TheService
 from gyoza.server.store import definitions
-from gyoza.server.store.runs import RunRow, find_by_key, find_row
+from gyoza.server.store.runs import RunRow, find_made
+
+_log = logging.getLogger(__name__)
 
 router = APIRouter(
     prefix="/definitions", tags=["definitions"], route_class=PlainJsonRoute, responses=REFUSALS
@@ -33,10 +45,12 @@ router = APIRouter(
     summary="Create or replace a version of a definition",
     responses=answers(DefinitionAnswer, 201, 200),
 )
-async def deploy(body: DefinitionBody, service: TheService) -> Response:
+async def deploy(body: DefinitionBody, service: TheService, by: Caller) -> Response:
     """Store it as the latest; 201 for a new version, 200 for a replaced one."""
     definition = body.to_model()
-    stored, new = await service.database.write(lambda tx: definitions.deploy(tx, definition))
+    stored, new = await service.database.write(
+        lambda tx: definitions.deploy(tx, definition), author=by.author
+    )
     return written(write_definition(stored), 201 if new else 200)
 
 
@@ -45,13 +59,23 @@ async def deploy(body: DefinitionBody, service: TheService) -> Response:
     summary="All versions of all definitions",
     responses=answers(list[DefinitionAnswer]),
 )
-async def list_all(service: TheService) -> Response:
-    """List them by name, each as it was deployed."""
+async def list_all(
+    service: TheService, limit: ListLimit = LISTED, starting_after: StartingAfter = None
+) -> Response:
+    """List them by name, each as it was deployed; a page, if they are many or large."""
+    after = None if starting_after is None else _place(starting_after)
 
-    def find(conn: Connection) -> bytes:
-        return join_list(map(write_definition, definitions.list_definitions(conn)))
+    def find(conn: Connection) -> tuple[bytes, str | None]:
+        page, more = definitions.list_definitions(conn, limit, after)
+        following = f"{page[-1].id} {page[-1].version}" if more else None
+        return join_list(map(write_definition, page)), following
 
-    return written(await service.database.read(find))
+    return page_written(*await service.database.read(find))
+
+
+def _place(cursor: str) -> tuple[str, str]:
+    name, _, version = cursor.partition(" ")
+    return name, version
 
 
 @router.get(
@@ -68,6 +92,21 @@ async def show(name: DefinitionName, service: TheService, version: Id | None = N
     return written(await service.database.read(find))
 
 
+@router.delete(
+    "/{name}",
+    status_code=204,
+    summary="Delete a version of a definition, or all of them; its runs stay",
+)
+async def delete(
+    name: DefinitionName, service: TheService, by: Caller, version: Id | None = None
+) -> Response:
+    """Delete it."""
+    await service.database.write(lambda tx: definitions.delete_definition(tx, name, version))
+    which = "all versions" if version is None else f"version {version}"
+    _log.info("Definition %s, %s, was deleted with key %s.", name, which, by.id)
+    return Response(status_code=204)
+
+
 @router.post(
     "/{name}/runs",
     status_code=201,
@@ -79,14 +118,16 @@ async def create(
     body: DefinitionRunBody,
     request: Request,
     service: TheService,
+    by: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Check the inputs, then queue a run that inherits the rest from the definition."""
+    once = await once_of(request, by, idempotency_key, f"definitions/{name}")
 
     def find(conn: Connection) -> RunRow | OpDefinition:
-        # The key first: by now the definition may have another version that takes other inputs.
-        if (known := find_by_key(conn, idempotency_key)) is not None:
-            return find_row(conn, known)
+        # By now the definition may have another version that takes other inputs.
+        if once and (known := find_made(conn, once)):
+            return known
         return definitions.find_definition(conn, name, body.version)
 
     found = await service.database.read(find)
@@ -95,4 +136,4 @@ async def create(
     complete = definitions.complete_inputs(found, body.inputs)
     [inputs] = await body_of(request).texts_of(complete)
     asked = definitions.run_of(found, body.priority)
-    return await make_run(service, asked, inputs, idempotency_key)
+    return await make_run(service, asked, inputs, by, once)

@@ -17,7 +17,7 @@ from gyoza.server.routes.answers import (
 )
 from gyoza.server.routes.bodies import EventBatchBody
 from gyoza.server.routes.fields import Id
-from gyoza.server.routes.parameters import After, RunId, WaitS, parse_cursor
+from gyoza.server.routes.parameters import After, Caller, RunId, WaitS, parse_cursor
 from gyoza.server.service import TheService
 from gyoza.server.store.event_batches import add_events
 from gyoza.server.store.feed import read_feed
@@ -59,7 +59,7 @@ async def read(
     responses=answers(StateAnswer),
 )
 async def add_batch(
-    run_id: RunId, body: EventBatchBody, request: Request, service: TheService
+    run_id: RunId, body: EventBatchBody, request: Request, service: TheService, by: Caller
 ) -> Response:
     """Take them in their order, less those that the attempt has already by their `seq`."""
     payloads = await body_of(request).texts_of(*(event.payload for event in body.events))
@@ -70,5 +70,6 @@ async def add_batch(
     run = await service.database.write(
         lambda tx: add_events(tx, run_id, body.worker_id, body.attempt, told),
         actor=body.worker_id,
+        author=by.author,
     )
     return written(write({"state": run.state}))

@@ -100,6 +100,12 @@ IS_NUMBER = BeforeValidator(_check_number)  # comes last: bounds are of what it 
 Int = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT), IS_NUMBER]
 Count = Annotated[int, Field(ge=0, le=MAX_INT), IS_NUMBER]
 Positive = Annotated[int, Field(ge=1, le=MAX_INT), IS_NUMBER]
+Cores = Annotated[
+    float,
+    AfterValidator(lambda cores: int(cores) if cores == int(cores) else cores),
+    Field(ge=0.01, le=MAX_INT, allow_inf_nan=False, description="CPU cores, or a part of one."),
+    IS_NUMBER,
+]
 Amount = Annotated[float, Field(ge=0, le=MAX_INT, allow_inf_nan=False), IS_NUMBER]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), IS_NUMBER]
 Wait = Annotated[

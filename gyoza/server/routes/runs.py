@@ -1,5 +1,6 @@
 """Runs: creating, finding, changing, and everything that is reported about them."""
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Annotated
@@ -9,6 +10,7 @@ from sqlalchemy import Connection
 
 from gyoza.models import EventType, OpRun, OpRunState
 from gyoza.server.json_text import JsonText, join_list, join_object
+from gyoza.server.keyring import Key
 from gyoza.server.plain_json import PlainJsonRoute, body_of
 from gyoza.server.routes.answers import (
     REFUSALS,
@@ -23,11 +25,11 @@ from gyoza.server.routes.answers import (
     written,
 )
 from gyoza.server.routes.bodies import EventBody, ReleaseBody, RunBody, RunChange
-from gyoza.server.routes.parameters import IdempotencyKey, RunId, WaitS
+from gyoza.server.routes.parameters import Caller, IdempotencyKey, RunId, WaitS
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import reports, runs
 from gyoza.server.store.database import Tx
-from gyoza.server.store.runs import RunRow
+from gyoza.server.store.runs import Once, RunRow
 from gyoza.server.store.texts import Stored, stored
 from gyoza.server.wakeups import end_key, run_key
 
@@ -37,17 +39,24 @@ Prefer = Annotated[
     str | None, Header(description=f"`{MINIMAL}` asks for the id, the state and the attempt only.")
 ]
 
+_log = logging.getLogger(__name__)
+
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=PlainJsonRoute, responses=REFUSALS)
 
 
 @router.post("", status_code=201, summary="Create an ad-hoc run", responses=answers(RunAnswer, 201))
 async def create(
-    body: RunBody, request: Request, service: TheService, idempotency_key: IdempotencyKey = None
+    body: RunBody,
+    request: Request,
+    service: TheService,
+    by: Caller,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Queue a run of any image."""
     asked = body.to_model()
+    once = await once_of(request, by, idempotency_key, "runs")
     [inputs] = await body_of(request).texts_of(body.inputs)
-    return await make_run(service, asked, inputs, idempotency_key)
+    return await make_run(service, asked, inputs, by, once)
 
 
 @router.get(
@@ -77,7 +86,7 @@ async def list_some(
 
 @router.get(
     "/{run_id}",
-    summary="One run with its events; can wait for the next one, or for the run's end",
+    summary="One run with its events, or its news; can wait for them, or for the run's end",
     responses=answers(RunAnswer),
 )
 async def show(
@@ -85,7 +94,13 @@ async def show(
     request: Request,
     service: TheService,
     after_event: Annotated[
-        int | None, Query(ge=-1, le=2**53, description="Wait for an event with a higher id.")
+        int | None,
+        Query(
+            ge=-1,
+            le=2**53,
+            description="Wait for an event with a higher id; only such events are in the answer, "
+            "no `inputs`, and `outputs` only once the run has ended.",
+        ),
     ] = None,
     until_end: Annotated[bool, Query(description="Wait until the run has ended.")] = False,
     wait_s: WaitS = 0.0,
@@ -102,8 +117,10 @@ async def show(
         return None if seen or early else row
 
     key = end_key(run_id) if until_end else run_key(run_id)
-    row = await service.poll(request, [key], wait_s, look)
-    return written(await read_run(service, row or await load()))
+    row = await service.poll(request, [key], wait_s, look) or await load()
+    if after_event is None:
+        return written(await read_run(service, row))
+    return written(await read_run(service, row, after_event + 1, news=True))
 
 
 @router.get(
@@ -125,16 +142,15 @@ async def show_attempts(run_id: RunId, service: TheService) -> Response:
     summary="Change state, outputs or priority of a run by hand",
     responses=answers(RunAnswer),
 )
-async def change(run_id: RunId, body: RunChange, request: Request, service: TheService) -> Response:
+async def change(
+    run_id: RunId, body: RunChange, request: Request, service: TheService, by: Caller
+) -> Response:
     """Change what is given; 400 for a transition that does not exist."""
     [text] = await body_of(request).texts_of(body.outputs)
     async with stored(service.database, text) as outputs:
         column = None if body.outputs is None else outputs.column
-        return await _change(
-            service,
-            run_id,
-            lambda tx: reports.change_run(tx, run_id, body.state, column, body.priority),
-        )
+        change = reports.Change(body.state, column, body.priority, may_report=by.may_report)
+        return await _change(service, run_id, by, lambda tx: reports.change_run(tx, run_id, change))
 
 
 @router.post(
@@ -142,9 +158,9 @@ async def change(run_id: RunId, body: RunChange, request: Request, service: TheS
     summary="Cancel a run; its worker stops it at once",
     responses=answers(RunAnswer),
 )
-async def cancel(run_id: RunId, service: TheService) -> Response:
+async def cancel(run_id: RunId, service: TheService, by: Caller) -> Response:
     """Cancel it; again answers the same, 409 for a run that completed or failed."""
-    return await _change(service, run_id, lambda tx: reports.cancel(tx, run_id))
+    return await _change(service, run_id, by, lambda tx: reports.cancel(tx, run_id))
 
 
 @router.post(
@@ -152,9 +168,9 @@ async def cancel(run_id: RunId, service: TheService) -> Response:
     summary="Queue a failed or cancelled run once more",
     responses=answers(RunAnswer),
 )
-async def retry(run_id: RunId, service: TheService) -> Response:
+async def retry(run_id: RunId, service: TheService, by: Caller) -> Response:
     """Queue it; 409 for a run in any other state."""
-    return await _change(service, run_id, lambda tx: reports.retry(tx, run_id))
+    return await _change(service, run_id, by, lambda tx: reports.retry(tx, run_id))
 
 
 @router.post(
@@ -167,6 +183,7 @@ async def add_event(
     body: EventBody,
     request: Request,
     service: TheService,
+    by: Caller,
     prefer: Prefer = None,
 ) -> Response:
     """Take an event; a repeat changes nothing, a stale or contradicting one is a 409.
@@ -186,10 +203,12 @@ async def add_event(
             attempt=body.attempt,
             seq=body.seq,
             summary=body.summary.model_dump(exclude_none=True) if body.summary else {},
+            may_report=by.may_report,
         )
         return await _report(
             service,
             run_id,
+            by,
             lambda tx: reports.add_event(tx, run_id, report),
             body.worker_id,
             prefer,
@@ -202,52 +221,77 @@ async def add_event(
     responses=answers(RunAnswer | BriefRun),
 )
 async def release(
-    run_id: RunId, body: ReleaseBody, service: TheService, prefer: Prefer = None
+    run_id: RunId, body: ReleaseBody, service: TheService, by: Caller, prefer: Prefer = None
 ) -> Response:
     """Give it back; again changes nothing."""
     return await _report(
         service,
         run_id,
+        by,
         lambda tx: reports.release(tx, run_id, body.worker_id, body.attempt, body.reason),
         body.worker_id,
         prefer,
     )
 
 
+async def once_of(request: Request, by: Key, idempotency_key: str | None, what: str) -> Once | None:
+    """Return what makes a request one that is done once; None without an Idempotency-Key.
+
+    `what` tells requests with the same body apart.
+    """
+    if idempotency_key is None:
+        return None
+    digest = await body_of(request).digest(what)
+    return Once(f"{by.id} {idempotency_key}", digest)
+
+
 async def make_run(
-    service: Service, asked: OpRun, inputs: JsonText, idempotency_key: str | None
+    service: Service, asked: OpRun, inputs: JsonText, by: Key, once: Once | None
 ) -> Response:
     """Create a run and answer with it."""
     async with stored(service.database, inputs) as kept:
         row = await service.database.write(
-            lambda tx: runs.create_run(tx, asked, kept, idempotency_key)
+            lambda tx: runs.create_run(tx, asked, kept, once), author=by.author
         )
     return written(await read_run(service, row), 201)
 
 
-async def read_run(service: Service, row: RunRow, first_event: int = 0) -> bytes:
-    """Return a run as JSON, as its row says, with its events from number `first_event` on.
+async def read_run(
+    service: Service, row: RunRow, first_event: int = 0, *, news: bool = False
+) -> bytes:
+    """Return a run as JSON, as its row says.
 
     What may be large is read after the write, so that no other write waits for it.
+
+    Args:
+        service: What the routes work with.
+        row: The run.
+        first_event: The first of its events to be in the answer.
+        news: Whether its inputs are known, and its outputs while it has not ended.
     """
     return await service.database.read(
-        lambda conn: write_run(runs.load_run(conn, row, first_event))
+        lambda conn: write_run(runs.load_run(conn, row, first_event, news=news))
     )
 
 
-async def _change(service: Service, run_id: str, change: Callable[[Tx], None]) -> Response:
+async def _change(service: Service, run_id: str, by: Key, change: Callable[[Tx], None]) -> Response:
     """Answer with the changed run, all its events included."""
 
-    def write_down(tx: Tx) -> RunRow:
+    def write_down(tx: Tx) -> tuple[str, RunRow]:
+        before = runs.find_row(tx.conn, run_id).state
         change(tx)
-        return runs.find_row(tx.conn, run_id)
+        return before, runs.find_row(tx.conn, run_id)
 
-    return written(await read_run(service, await service.database.write(write_down)))
+    before, row = await service.database.write(write_down, author=by.author)
+    if row.state != before:
+        _log.info("Run %s went from %s to %s with key %s.", run_id, before, row.state, by.id)
+    return written(await read_run(service, row))
 
 
 async def _report(
     service: Service,
     run_id: str,
+    by: Key,
     change: Callable[[Tx], None],
     worker_id: str | None,
     prefer: str | None,
@@ -259,7 +303,7 @@ async def _report(
         change(tx)
         return runs.find_row(tx.conn, run_id), known
 
-    row, known = await service.database.write(write_down, actor=worker_id)
+    row, known = await service.database.write(write_down, actor=worker_id, author=by.author)
     if prefer != MINIMAL:
         return written(await read_run(service, row, known))
     brief = {"id": run_id, "state": row.state, "current_attempt": row.current_attempt}

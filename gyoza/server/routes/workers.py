@@ -1,9 +1,13 @@
 """Workers: heartbeats, claims, news about their runs, and drains."""
 
+import logging
+
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
+from gyoza.server.errors import Forbidden
 from gyoza.server.json_text import join_list, join_object
+from gyoza.server.keyring import Key
 from gyoza.server.plain_json import PlainJsonRoute
 from gyoza.server.routes.answers import (
     REFUSALS,
@@ -12,16 +16,28 @@ from gyoza.server.routes.answers import (
     HeartbeatAnswer,
     WorkerAnswer,
     answers,
+    page_written,
     write,
     write_run,
     written,
 )
 from gyoza.server.routes.bodies import ClaimBody, HeartbeatBody
-from gyoza.server.routes.parameters import After, WaitS, WorkerId, parse_cursor
+from gyoza.server.routes.parameters import (
+    LISTED,
+    After,
+    Caller,
+    ListLimit,
+    StartingAfter,
+    WaitS,
+    WorkerId,
+    parse_cursor,
+)
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import claims, workers
 from gyoza.server.store.database import Tx
 from gyoza.server.wakeups import room_key, worker_key
+
+_log = logging.getLogger(__name__)
 
 router = APIRouter(
     prefix="/workers", tags=["workers"], route_class=PlainJsonRoute, responses=REFUSALS
@@ -33,8 +49,9 @@ router = APIRouter(
     summary="Register or renew a worker and the leases of its runs",
     responses=answers(HeartbeatAnswer),
 )
-async def heartbeat(body: HeartbeatBody, service: TheService) -> Response:
+async def heartbeat(body: HeartbeatBody, service: TheService, by: Caller) -> Response:
     """Answer with the lease, the state of each run listed, and whether to drain."""
+    _check_tags(body, by)
     told = body.model_dump()
     claiming = service.is_claiming(body.worker_id)
     answer = await service.database.write(
@@ -50,19 +67,16 @@ async def heartbeat(body: HeartbeatBody, service: TheService) -> Response:
     responses=answers(ClaimAnswer),
 )
 async def claim(
-    worker_id: WorkerId, body: ClaimBody, request: Request, service: TheService
+    worker_id: WorkerId, body: ClaimBody, request: Request, service: TheService, by: Caller
 ) -> Response:
     """Answer with runs assigned to the worker, those first whose answer it never got."""
-    asked_at = service.clock()
+    wish = claims.Wish(worker_id, body.max_runs, body.holding, service.clock(), by)
 
     async def look() -> claims.Claim | None:
-        def take(tx: Tx) -> claims.Claim:
-            return claims.claim(
-                tx, worker_id, body.max_runs, body.holding, service.lease_s, asked_at
-            )
-
         line.begin_look(place)
-        found = await service.database.write(take, actor=worker_id)
+        found = await service.database.write(
+            lambda tx: claims.claim(tx, wish, service.lease_s), actor=worker_id, author=by.author
+        )
         line.end_look(place, nothing_left=found.nothing_left)
         return found if found.runs or found.draining else None
 
@@ -74,6 +88,20 @@ async def claim(
     ):
         found = await service.poll_news(request, news, body.wait_s, look)
     return written(await _write_claimed(service, found))
+
+
+def _check_tags(body: HeartbeatBody, key: Key) -> None:
+    """Do nothing if a worker may have its tags; those of its GPUs that it may not count for none.
+
+    Raises:
+        Forbidden: If it may not.
+    """
+    beyond = [tag for tag in body.tags if not key.allows_tag(tag)]
+    if beyond:
+        raise Forbidden(
+            f"The key {key.name!a} does not allow the tag {beyond[0][:80]!a}; start the worker "
+            "without it, or make a key that allows it."
+        )
 
 
 async def _write_claimed(service: Service, found: claims.Claim | None) -> bytes:
@@ -126,14 +154,15 @@ async def read_changes(
     summary="All workers",
     responses=answers(list[WorkerAnswer]),
 )
-async def list_all(service: TheService) -> Response:
-    """Show every worker the server knows."""
-    heard_since = service.heard_since
-
-    def find(conn: Connection) -> bytes:
-        return join_list(map(write, workers.show_workers(conn, heard_since)))
-
-    return written(await service.database.read(find))
+async def list_all(
+    service: TheService, limit: ListLimit = LISTED, starting_after: StartingAfter = None
+) -> Response:
+    """Show the workers by id; a page, if they are many."""
+    heard_since, after = service.heard_since, starting_after or ""
+    found, following = await service.database.read(
+        lambda conn: workers.show_workers(conn, heard_since, limit, after)
+    )
+    return page_written(join_list(found), following)
 
 
 @router.get(
@@ -149,6 +178,19 @@ async def show(worker_id: WorkerId, service: TheService) -> Response:
         return write(workers.show_worker(conn, worker_id, heard_since))
 
     return written(await service.database.read(find))
+
+
+@router.delete(
+    "/{worker_id}",
+    status_code=204,
+    summary="Forget a worker that has ended or is lost; 409 for another one",
+)
+async def forget(worker_id: WorkerId, service: TheService, by: Caller) -> Response:
+    """Forget it; its next heartbeat makes it known again."""
+    heard_since = service.heard_since
+    await service.database.write(lambda tx: workers.forget_worker(tx, worker_id, heard_since))
+    _log.info("Worker %s was forgotten with key %s.", worker_id, by.id)
+    return Response(status_code=204)
 
 
 @router.post(

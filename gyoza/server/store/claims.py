@@ -1,6 +1,7 @@
 """Claims: which runs a worker gets; and leases: which runs are taken from it again."""
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,13 @@ from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from gyoza.models import Constraints, OpRunState, RetryPolicy
 from gyoza.models.limits import CLAIM_BYTES
-from gyoza.server.scheduler import Capacity, choose_runs, free_capacity
+from gyoza.server.keyring import Key
+from gyoza.server.scheduler import Capacity
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
+from gyoza.server.store.kinds import refresh
 from gyoza.server.store.pages import within
-from gyoza.server.store.queue import is_empty, read_queue
+from gyoza.server.store.queue import choose_runs, is_empty
 from gyoza.server.store.runs import RunRow, StoredRun, load_run
 from gyoza.server.store.schema import runs, workers
 from gyoza.server.store.workers import (
@@ -24,6 +27,9 @@ from gyoza.server.store.workers import (
     is_draining,
 )
 from gyoza.server.wakeups import CLAIMS
+
+KEEP_AFTER_S = 1.0
+"""Seconds that a run waits before capacity is kept for it."""
 
 _HELD = (
     select(runs)
@@ -47,51 +53,115 @@ class Claim:
     nothing_left: bool = False
 
 
-def claim(
-    tx: Tx,
-    worker_id: str,
-    max_runs: int,
-    holding: Collection[str] | None,
-    lease_s: float,
-    asked_at: float = math.inf,
-) -> Claim:
+@dataclass(frozen=True)
+class Wish:
+    """What a worker claims.
+
+    Attributes:
+        worker_id: Who claims.
+        max_runs: How many runs it takes, at most.
+        holding: The runs it has; None for those its last heartbeat listed.
+        asked_at: When the claim came, in seconds since 1970: a later heartbeat knows better what
+            the worker has let go of.
+        key: Bounds what the worker may have; None bounds nothing.
+    """
+
+    worker_id: str
+    max_runs: int
+    holding: Collection[str] | None = None
+    asked_at: float = math.inf
+    key: Key | None = None
+
+    def may_have(self, tag: str) -> bool:
+        """Return whether the worker may have a tag."""
+        return self.key is None or self.key.allows_tag(tag)
+
+
+def claim(tx: Tx, wish: Wish, lease_s: float) -> Claim:
     """Assign runs to a worker, after those assigned before whose answer it never got.
 
     Args:
         tx: The transaction.
-        worker_id: Who claims.
-        max_runs: How many runs it takes, at most.
-        holding: The runs it has; None for those its last heartbeat listed.
+        wish: What it claims.
         lease_s: How long the leases last, in seconds.
-        asked_at: When the claim came, in seconds since 1970: a later heartbeat knows better what
-            the worker has let go of.
 
     Raises:
         NotFound: If no heartbeat of this worker ever came.
     """
-    worker = find_worker(tx.conn, worker_id)
+    worker = find_worker(tx.conn, wish.worker_id)
     if not is_able(worker):
         return Claim([], draining=False)
     listed = [op["id"] for op in worker.heartbeat["running_ops"]]
-    if holding is None:
-        holding = listed
-    held = _held_by(tx, worker_id)
+    had = set(listed if wish.holding is None else wish.holding)
+    held = _held_by(tx, wish.worker_id)
     lease_until = tx.now + lease_s
-    had = set(holding)
-    unheard = [r for r in held if r.state == OpRunState.ASSIGNED and r.id not in had][:max_runs]
+    unheard = [run for run in held if run.state == OpRunState.ASSIGNED and run.id not in had]
+    unheard = [run for run in unheard if all(map(wish.may_have, run.tags))][: wish.max_runs]
     claimed = _within_answer(unheard)
     if claimed:
         again = runs.c.id.in_([run.id for run in claimed])
         tx.conn.execute(update(runs).where(again).values(lease_until=lease_until))
     draining = is_draining(worker)
     if not draining and len(claimed) == len(unheard):
-        held_now = listed if worker.last_seen > asked_at else holding
-        capacity = _capacity(worker, held)
-        queue = read_queue(tx.conn, capacity, _withheld(tx, worker_id, held_now))
-        chosen = [run.row for run in choose_runs(queue, capacity, max_runs - len(claimed))]
-        fitting = _within_answer([*claimed, *chosen])[len(claimed) :]
-        claimed += [transitions.assign(tx, row, worker_id, lease_until) for row in fitting]
+        held_now = listed if worker.last_seen > wish.asked_at else had
+        fresh = _choose(tx, wish, worker, held, _withheld(tx, wish.worker_id, held_now), lease_s)
+        fitting = _within_answer([*claimed, *fresh[: wish.max_runs - len(claimed)]])
+        for row in fitting[len(claimed) :]:
+            claimed.append(transitions.assign(tx, row, wish.worker_id, lease_until))
+            if row.updated_at < tx.now - KEEP_AFTER_S:
+                tx.wake.add(CLAIMS)  # capacity may have been kept for it, there or elsewhere
     return Claim(claimed, draining, nothing_left=is_empty(tx.conn))
+
+
+def _choose(
+    tx: Tx,
+    wish: Wish,
+    worker: Row[Any],
+    held: list[Row[Any]],
+    withheld: list[str],
+    lease_s: float,
+) -> list[RunRow]:
+    """Return runs of the queue for a worker, best first."""
+    room = wish.max_runs
+    if wish.key and wish.key.max_runs is not None:
+        room = min(room, wish.key.max_runs - _held_with(tx, wish.key))
+    if room <= 0:
+        return []
+    idle = Capacity.from_text(worker.offer).limited_to(wish.may_have)
+    free = idle.less([Constraints.from_dict(run.constraints) for run in held])
+
+    def is_kept(seq: int, need: Constraints) -> bool:
+        since: float = tx.conn.scalar(select(runs.c.updated_at).where(runs.c.seq == seq)) or tx.now
+        if since > tx.now - KEEP_AFTER_S:
+            return False
+        return nearest_to_room(tx, need, tx.now - lease_s) in (wish.worker_id, None)
+
+    return choose_runs(tx.conn, idle, free, room, withheld, is_kept)
+
+
+def _held_with(tx: Tx, key: Key) -> int:
+    """Return how many runs the workers of a key have."""
+    held = select(runs.c.worker_id).where(runs.c.lease_until.is_not(None))
+    return sum(map(key.is_for, tx.conn.scalars(held)))
+
+
+def nearest_to_room(tx: Tx, need: Constraints, heard_since: float) -> str | None:
+    """Return the worker that can have room first for what none has room for now.
+
+    That is the one that lacks the least of it, among those that could have it when they are idle.
+    """
+    held: defaultdict[str, list[Constraints]] = defaultdict(list)
+    leased = select(runs.c.worker_id, runs.c.constraints).where(runs.c.lease_until.is_not(None))
+    for run in tx.conn.execute(leased.order_by(runs.c.assigned_at, runs.c.seq)):
+        held[run.worker_id].append(Constraints.from_dict(run.constraints))
+    here = select(workers).where(workers.c.last_seen >= heard_since)
+    shortages = [
+        (idle.less(held[worker.id]).shortage(need), worker.id)
+        for worker in tx.conn.execute(here)
+        if worker.offer and is_able(worker) and not is_draining(worker)
+        if not (idle := Capacity.from_text(worker.offer)).lacks(need)
+    ]
+    return min(shortages)[1] if shortages else None
 
 
 def _within_answer(rows: Iterable[RunRow]) -> list[RunRow]:
@@ -105,11 +175,6 @@ def load_claimed(conn: Connection, claimed: Claim) -> list[StoredRun]:
 
 def _held_by(tx: Tx, worker_id: str) -> list[Row[Any]]:
     return list(tx.conn.execute(_HELD, {"worker": worker_id}).all())
-
-
-def _capacity(worker: Row[Any], held: list[Row[Any]]) -> Capacity:
-    needs = [Constraints.from_dict(run.constraints) for run in held]
-    return free_capacity(worker.heartbeat["resources"], worker.heartbeat["tags"], needs)
 
 
 def _withheld(tx: Tx, worker_id: str, holding: Collection[str]) -> list[str]:
@@ -156,7 +221,8 @@ def sweep(tx: Tx) -> float | None:
     for run in tx.conn.execute(expired.order_by(runs.c.lease_until)).all():
         transitions.evict(tx, run)
     freed = update(runs).where(runs.c.not_before <= tx.now).values(not_before=None)
-    if tx.conn.execute(freed).rowcount:
+    for kind_id in set(tx.conn.scalars(freed.returning(runs.c.kind_id)).all()):
+        refresh(tx, kind_id)
         tx.wake.add(CLAIMS)
     forget_old_changes(tx)
     due = [

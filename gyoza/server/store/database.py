@@ -40,12 +40,14 @@ class Tx:
         conn: The connection, inside BEGIN IMMEDIATE.
         now: When it began, seconds since 1970.
         actor: The worker that writes, or None for anybody else.
+        author: Whose API key this is done with, as `Key.author`; None for the server itself.
         wake: Keys to wake once the transaction is on disk.
     """
 
     conn: Connection
     now: float
     actor: str | None = None
+    author: str | None = None
     wake: set[str] = field(default_factory=set[str])
 
 
@@ -55,6 +57,7 @@ class _Job:
 
     run: Callable[[Tx], object]
     actor: str | None
+    author: str | None
     task: trio.lowlevel.Task
 
 
@@ -106,14 +109,16 @@ class Database:
             raise
         return database
 
-    async def write(self, job: Callable[[Tx], T], *, actor: str | None = None) -> T:
+    async def write(
+        self, job: Callable[[Tx], T], *, actor: str | None = None, author: str | None = None
+    ) -> T:
         """Run `job` in a write transaction; return when it is on disk and its wake-ups are out.
 
         Jobs that come while a transaction is under way share the next one, so that one commit and
         one thread do for all of them; a job that raises undoes nothing but its own.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        waiting = _Job(job, actor, trio.lowlevel.current_task())
+        waiting = _Job(job, actor, author, trio.lowlevel.current_task())
         self._jobs.append(waiting)
         if not self._writing:
             self._begin_batch()
@@ -160,7 +165,7 @@ class Database:
             return [self._do(conn, job, alone=len(batch) == 1) for job in batch]
 
     def _do(self, conn: Connection, job: _Job, *, alone: bool) -> _Done:
-        tx = Tx(conn, self._clock(), job.actor)
+        tx = Tx(conn, self._clock(), job.actor, job.author)
         if alone:
             return Value(job.run(tx)), tx.wake
         conn.exec_driver_sql("SAVEPOINT job")

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from gyoza.models import EventType
-from gyoza.models.limits import BATCH_BYTES, EVENTS, EVENTS_BYTES, MIB
+from gyoza.models.limits import BATCH_BYTES, MIB
 from gyoza.server.errors import Full
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
@@ -11,9 +10,10 @@ from gyoza.server.store.reports import (
     Report,
     check_current,
     find_held_attempt,
+    say,
     size_of,
 )
-from gyoza.server.store.runs import Json, RunRow, find_row
+from gyoza.server.store.runs import RunRow, find_row
 
 
 def add_events(
@@ -36,15 +36,7 @@ def add_events(
     fresh = [report for report in reports if (report.seq or 0) > attempt.last_seq]
     if not fresh:
         return run
-    told_bytes = sum(map(size_of, fresh))
-    if told_bytes > BATCH_BYTES:
+    if sum(map(size_of, fresh)) > BATCH_BYTES:
         raise Full(f"Events told together may be {BATCH_BYTES // MIB} MiB; tell fewer at a time.")
-    size = run.event_bytes + told_bytes
-    if run.event_count + len(fresh) > EVENTS or size > EVENTS_BYTES:
-        raise Full(f"The events of run {run.id} have no room for {len(fresh)} more.")
-    progress = [report.msg for report in fresh if report.type is EventType.PROGRESS]
-    said: Json = {"progress": progress[-1]} if progress else {}
-    last = max(report.seq or 0 for report in fresh)
-    transitions.change_attempt(tx, run, last_seq=last, **said)
-    told: list[Json] = [{"type": r.type, "msg": r.msg, "payload": r.payload} for r in fresh]
-    return transitions.record_all(tx, run, told, event_bytes=size, **said)
+    transitions.change_attempt(tx, run, last_seq=max(report.seq or 0 for report in fresh))
+    return say(tx, run, fresh)

@@ -1,5 +1,7 @@
 """The API keys besides the server's own: what is kept of them is no key."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection, insert, select, update
 
 from gyoza.server.errors import NotFound
@@ -18,6 +20,9 @@ def add_key(tx: Tx, key: Key) -> None:
             worker=key.worker,
             digest=key.digest,
             created_at=key.created_at,
+            tags=key.tags,
+            max_runs=key.max_runs,
+            expires_at=key.expires_at,
         )
     )
 
@@ -33,13 +38,31 @@ def revoke_key(tx: Tx, key_id: str, now: float) -> None:
         raise NotFound(f"There is no key {key_id}; `gyoza keys list` shows all.")
 
 
+def note_use(tx: Tx, used: Mapping[str, float]) -> None:
+    """Store when keys were last used, by their ids."""
+    for key_id, moment in used.items():
+        mine = update(api_keys).where(api_keys.c.id == key_id)
+        tx.conn.execute(mine.values(last_used_at=moment))
+
+
 def good_keys(conn: Connection) -> list[Key]:
-    """Return the keys that are not revoked, oldest first."""
+    """Return the keys that are not revoked, oldest first, also those that have expired."""
     found = conn.execute(
         select(api_keys).where(api_keys.c.revoked_at.is_(None)).order_by(api_keys.c.created_at)
     )
     return [
-        Key(row.id, row.name, Role(row.role), row.worker, row.digest, row.created_at)
+        Key(
+            id=row.id,
+            name=row.name,
+            role=Role(row.role),
+            worker=row.worker,
+            digest=row.digest,
+            created_at=row.created_at,
+            tags=None if row.tags is None else tuple(row.tags),
+            max_runs=row.max_runs,
+            expires_at=row.expires_at,
+            last_used_at=row.last_used_at,
+        )
         for row in found
     ]
 

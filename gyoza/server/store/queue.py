@@ -1,79 +1,58 @@
-"""The queue: runs that may be claimed, best first, without a look at those that cannot fit.
+"""The queue: runs that may be claimed, best first, as one worker is to get them.
 
-What runs need is of few kinds, however many runs there are. The index of the queue keeps the runs
-of each kind together, so that the first of each kind is found by one seek; a kind that a worker
-cannot serve costs that seek, not a look at each of its runs.
+It is read kind by kind, see `gyoza.server.store.kinds`: what a worker cannot serve now costs a look
+at its kind, not at each of its runs.
 """
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from heapq import heapify, heappop, heapreplace
-from typing import Any, cast
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, literal_column, select, text
+from sqlalchemy import Connection, bindparam, literal_column, select, text
 
 from gyoza.models import Constraints
-from gyoza.server.scheduler import Capacity
+from gyoza.server.scheduler import Capacity, Needs
 from gyoza.server.store.runs import RunRow
 from gyoza.server.store.schema import IS_QUEUED, runs
 
-MAX_KINDS = 10_000
-"""Kinds of needs that are looked at; what one claim costs is bounded, whatever is submitted."""
-
-# By name, or SQLite may prefer an index by state, and sort.
-_QUEUE = "runs AS q INDEXED BY runs_queued"
-_FIRST_WHERE = f"""
-SELECT q.seq FROM {_QUEUE} WHERE {IS_QUEUED} AND q.id NOT IN :withheld AND %s
-ORDER BY q.constraints, q.tags, q.priority DESC, q.seq LIMIT 1
-"""
-_NEXT_TAGS = "q.constraints = this.constraints AND q.tags > this.tags"
-_FIRSTS = f"""
-WITH RECURSIVE first(seq) AS (
-    SELECT ({_FIRST_WHERE % "true"})
-    UNION ALL
-    SELECT coalesce(({_FIRST_WHERE % _NEXT_TAGS}),
-                    ({_FIRST_WHERE % "q.constraints > this.constraints"}))
-    FROM first JOIN runs AS this ON this.seq = first.seq
-    LIMIT {MAX_KINDS}
+# By name, or SQLite may prefer another index, and sort.
+KINDS = text(
+    "SELECT id, constraints, tags, head_priority, head_seq FROM kinds INDEXED BY kinds_queued "
+    "WHERE fits = 1 AND head_seq IS NOT NULL ORDER BY head_priority DESC, head_seq"
 )
-SELECT runs.* FROM first JOIN runs ON runs.seq = first.seq
-"""
-FIRSTS = text(_FIRSTS).bindparams(bindparam("withheld", expanding=True)).columns(*runs.c)
-"""The first run of each kind."""
+"""The kinds in the order in which their first runs are to be served."""
 
-REST = (
+ANY = text(
+    "SELECT 1 FROM kinds INDEXED BY kinds_queued WHERE fits = 1 AND head_seq IS NOT NULL LIMIT 1"
+)
+
+OF_KIND = (
     select(runs)
+    .with_hint(runs, "INDEXED BY runs_queued", "sqlite")
     .where(
         literal_column(IS_QUEUED),
-        runs.c.constraints == bindparam("constraints"),
-        runs.c.tags == bindparam("tags"),
+        runs.c.kind_id == bindparam("kind"),
         runs.c.id.not_in(bindparam("withheld", expanding=True)),
     )
     .order_by(runs.c.priority.desc(), runs.c.seq)
-    .offset(1)
-    .execution_options(yield_per=100)
+    .limit(bindparam("limit"))
 )
-"""All of a kind but the first."""
+"""The runs of a kind, best first."""
+
+IsKept = Callable[[int, Constraints], bool]
+"""Returns whether capacity is to be kept for a run, given its `seq` and what it needs."""
 
 
-ANY = text(f"SELECT q.seq FROM {_QUEUE} WHERE {IS_QUEUED} LIMIT 1")
+class _Head(NamedTuple):
+    """The best run that is left of a kind; heads sort in the order of service."""
 
-
-@dataclass(frozen=True)
-class Waiting:
-    """A run that may be claimed, as the scheduler looks at it."""
-
-    row: RunRow
-
-    @property
-    def constraints(self) -> Constraints:
-        """What it needs."""
-        return Constraints.from_dict(self.row.constraints)
-
-    @property
-    def tags(self) -> list[str]:
-        """The tags its worker must have."""
-        return cast("list[str]", self.row.tags)
+    minus_priority: int
+    seq: int
+    kind_id: int
+    needs: Needs
+    rows: deque[RunRow] | None  # it and those after it, once they were read
 
 
 def is_empty(conn: Connection) -> bool:
@@ -81,41 +60,83 @@ def is_empty(conn: Connection) -> bool:
     return conn.scalar(ANY) is None
 
 
-def firsts(conn: Connection, withheld: Collection[str] = ()) -> list[Waiting]:
-    """Return the first run of each kind of needs, but for those withheld, by id."""
-    return [Waiting(row) for row in conn.execute(FIRSTS, {"withheld": list(withheld)})]
+def choose_runs(
+    conn: Connection,
+    idle: Capacity,
+    free: Capacity,
+    max_runs: int,
+    withheld: Collection[str],
+    is_kept: IsKept,
+) -> list[RunRow]:
+    """Return the runs to assign to a worker, best first.
 
-
-def read_queue(
-    conn: Connection, capacity: Capacity, withheld: Collection[str]
-) -> Iterator[Waiting]:
-    """Yield what fits a worker, best first.
+    Once capacity is kept for a run, nothing that comes after it gets what it lacks.
 
     Args:
-        conn: Where to read; nothing may be written while the iterator is in use.
-        capacity: What the worker has left. It may shrink while the iterator is in use, as runs are
-            chosen; it cannot grow.
+        conn: Where to read.
+        idle: What the worker has when it is idle.
+        free: What it has left; what the chosen runs need is taken from it.
+        max_runs: How many it asks for.
         withheld: Ids of runs that are not for this worker.
+        is_kept: Is asked for runs that the worker could have, but not now.
     """
-    # The number tells kinds apart: rows have no order.
-    heads = [(-w.row.priority, w.row.seq, w) for w in firsts(conn, withheld)]
-    heapify(heads)
-    rests: dict[tuple[str, str], Iterator[Row[Any]]] = {}
-    while heads:
-        first = heads[0][2]
-        if not capacity.fits(first):
-            heappop(heads)
-            continue
-        yield first
-        kind = (repr(first.row.constraints), repr(first.row.tags))
-        if kind not in rests:
-            rests[kind] = _rest(conn, first, withheld)
-        if (row := next(rests[kind], None)) is None:
-            heappop(heads)
-        else:
-            heapreplace(heads, (-row.priority, row.seq, Waiting(row)))
+    chosen: list[RunRow] = []
+    kept: Constraints | None = None
+    with _heads_of_kinds(conn, idle) as kinds:
+        heads = _Merged(kinds)
+        while len(chosen) < max_runs and (head := heads.pop()):
+            need = head.needs.constraints
+            if free.lacks(need):
+                if kept is None and is_kept(head.seq, need):
+                    kept = need
+            elif kept is None or free.spares(kept, need):
+                rows = head.rows
+                if rows is None:
+                    rows = _rows(conn, head.kind_id, withheld, max_runs - len(chosen))
+                if rows and rows[0].seq == head.seq:
+                    free.reserve(need)
+                    chosen.append(rows.popleft())
+                if rows:
+                    heads.push(head, rows)
+    return chosen
 
 
-def _rest(conn: Connection, first: Waiting, withheld: Collection[str]) -> Iterator[Row[Any]]:
-    values = {"constraints": first.row.constraints, "tags": first.row.tags}
-    return iter(conn.execute(REST, values | {"withheld": list(withheld)}))
+def _rows(conn: Connection, kind_id: int, withheld: Collection[str], limit: int) -> deque[RunRow]:
+    which = {"kind": kind_id, "withheld": list(withheld), "limit": limit}
+    return deque(conn.execute(OF_KIND, which).all())
+
+
+@contextmanager
+def _heads_of_kinds(conn: Connection, idle: Capacity) -> Generator[Iterator[_Head]]:
+    """Read the kinds that a worker could serve when it is idle, in order, as they are needed."""
+    with conn.execute(KINDS.execution_options(yield_per=100)) as found:
+        yield (
+            _Head(-kind.head_priority, kind.head_seq, kind.id, needs, None)
+            for kind in found
+            if idle.fits(needs := Needs.of(kind.constraints, kind.tags))
+        )
+
+
+class _Merged:
+    """Heads that come in order, and those that are put back in between.
+
+    Args:
+        kinds: The heads that were not looked at yet.
+    """
+
+    def __init__(self, kinds: Iterator[_Head]) -> None:
+        self._kinds = kinds
+        self._next = next(kinds, None)
+        self._back: list[_Head] = []
+
+    def pop(self) -> _Head | None:
+        """Take the best head; None if there is none left."""
+        if self._back and (self._next is None or self._back[0][:2] < self._next[:2]):
+            return heappop(self._back)
+        head, self._next = self._next, self._next and next(self._kinds, None)
+        return head
+
+    def push(self, head: _Head, rows: deque[RunRow]) -> None:
+        """Put a kind back with the runs that are left of it."""
+        row = rows[0]
+        heappush(self._back, _Head(-row.priority, row.seq, head.kind_id, head.needs, rows))

@@ -1,20 +1,23 @@
 """What workers (and scripts by hand) tell about a run: events, releases, changes by a person."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Row, select, update
 
 from gyoza.models import EventType, OpRunState
-from gyoza.models.limits import EVENTS, EVENTS_BYTES, MIB, PAYLOAD_BYTES
+from gyoza.models.limits import EVENTS, EVENTS_BYTES, MIB, PAYLOAD_BYTES, PROGRESS_EVENTS
 from gyoza.server.errors import BadRequest, Conflict, Full
 from gyoza.server.json_text import EMPTY, JsonText, write_text
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
+from gyoza.server.store.kinds import refresh
 from gyoza.server.store.runs import Json, RunRow, as_json, find_row
 from gyoza.server.store.schema import events, runs
 from gyoza.server.store.texts import digest_of
+from gyoza.server.wakeups import CLAIMS
 
 COMPARED_BYTES = 64 * 1024
 """Bytes of a payload to which it is told from another one by its values, not its text."""
@@ -36,6 +39,7 @@ class Report:
         attempt: The attempt it is about; None for the current one.
         seq: Counts up within the attempt, gaps allowed; a repeat is recognised by it.
         summary: Known fields of an `ExecutionSummary`, with an event that ends the attempt.
+        may_report: Whether a script by hand may report on a run that a worker holds.
     """
 
     type: EventType
@@ -45,6 +49,21 @@ class Report:
     attempt: int | None = None
     seq: int | None = None
     summary: Json = field(default_factory=dict[str, Any])
+    may_report: bool = True
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be changed of a run by hand; None leaves it as it is.
+
+    Attributes:
+        may_report: Whether that may be what its worker reports, while a worker holds it.
+    """
+
+    state: OpRunState | None = None
+    outputs: JsonText | None = None
+    priority: int | None = None
+    may_report: bool = True
 
 
 def add_event(tx: Tx, run_id: str, report: Report) -> None:
@@ -58,6 +77,8 @@ def add_event(tx: Tx, run_id: str, report: Report) -> None:
     run = find_row(tx.conn, run_id)
     number = run.current_attempt if report.attempt is None else report.attempt
     if report.worker_id is None:
+        if report.type is not EventType.CANCELLED:
+            _check_unheld(run, may_report=report.may_report)
         attempt = transitions.find_attempt(tx, run_id, number)
     else:
         attempt = find_held_attempt(tx, run, report.worker_id, number)
@@ -66,11 +87,11 @@ def add_event(tx: Tx, run_id: str, report: Report) -> None:
     check_current(run, number, report.worker_id)
     if report.seq is not None and attempt is not None:
         transitions.change_attempt(tx, run, last_seq=max(report.seq, attempt.last_seq))
-    size = size_of(report)
-    if report.type.saying and _is_full(run, size):
-        _add_to_full(tx, run, report)
-        return
-    _apply(tx, run, report, run.event_bytes + size)
+    if report.type.saying:
+        say(tx, run, [report])
+    else:
+        size_of(report)
+        _move_by(tx, run, report)
 
 
 def release(tx: Tx, run_id: str, worker_id: str, number: int, reason: str) -> None:
@@ -116,26 +137,26 @@ def retry(tx: Tx, run_id: str) -> None:
     transitions.retry(tx, run)
 
 
-def change_run(
-    tx: Tx,
-    run_id: str,
-    state: OpRunState | None,
-    outputs: JsonText | None,
-    priority: int | None,
-) -> None:
+def change_run(tx: Tx, run_id: str, change: Change) -> None:
     """Change some fields of a run by hand.
 
     Raises:
         NotFound: If there is no such run.
         BadRequest: If the state machine has no such transition, or the outputs cannot be set.
+        Conflict: If a worker holds the run, and its key alone may do this.
     """
     run = find_row(tx.conn, run_id)
-    if priority is not None:
-        tx.conn.execute(
-            update(runs).where(runs.c.id == run_id).values(priority=priority, updated_at=tx.now)
-        )
+    state, outputs = change.state, change.outputs
+    if change.priority is not None:
+        values: Json = {"priority": change.priority, "updated_at": tx.now}
+        tx.conn.execute(update(runs).where(runs.c.id == run_id).values(values))
+        if transitions.is_queued(run):
+            refresh(tx, run.kind_id)
+            tx.wake.add(CLAIMS)  # capacity may have been kept for another one
     if state == run.state:
         state = None
+    if outputs is not None or state not in (None, OpRunState.CANCELLED, OpRunState.PENDING):
+        _check_unheld(run, may_report=change.may_report)
     if state is not None:
         _move(tx, run, state, outputs or EMPTY)
     if outputs is None or state is OpRunState.COMPLETED:
@@ -176,6 +197,19 @@ def find_held_attempt(tx: Tx, run: RunRow, worker_id: str, number: int) -> Row[A
     if attempt is None or attempt.worker_id != worker_id:
         raise Conflict(f"Attempt {number} of run {run.id} is not held by {worker_id}.")
     return attempt
+
+
+def _check_unheld(run: RunRow, *, may_report: bool) -> None:
+    """Do nothing if somebody may report for a run in place of its worker.
+
+    Raises:
+        Conflict: If its worker alone may.
+    """
+    if OpRunState(run.state).held and run.worker_id is not None and not may_report:
+        raise Conflict(
+            f"Worker {run.worker_id} holds run {run.id}, and it alone reports for it; "
+            "cancel the run, or use an admin's key."
+        )
 
 
 def _is_repeat(tx: Tx, run: RunRow, attempt: Row[Any] | None, report: Report) -> bool:
@@ -235,19 +269,39 @@ def size_of(report: Report) -> int:
     return size
 
 
-def _is_full(run: RunRow, size: int) -> bool:
-    return run.event_count >= EVENTS or run.event_bytes + size > EVENTS_BYTES
+def say(tx: Tx, run: RunRow, reports: Sequence[Report]) -> RunRow:
+    """Add INFO, ERROR and PROGRESS to a run and return it.
 
+    PROGRESS that changes nothing is no event, and takes no room from the others: once there are
+    many of it, the percentage changes without one.
 
-def _add_to_full(tx: Tx, run: RunRow, report: Report) -> None:
-    """Take progress of a run whose events have said all they may, without another event."""
-    if report.type is not EventType.PROGRESS:
-        raise Full(
-            f"The events of run {run.id} may be {EVENTS} and say {EVENTS_BYTES // MIB} MiB, "
-            "no more; write to the log."
-        )
-    transitions.change_attempt(tx, run, progress=report.msg)
-    tx.conn.execute(update(runs).where(runs.c.id == run.id).values(progress=report.msg))
+    Raises:
+        Full: If one of them is too large, or the run's events would say more than they may.
+    """
+    said: Json = {name: getattr(run, name) for name in ("progress", "progress_events")}
+    others, size = run.event_count - run.progress_events, run.event_bytes
+    told: list[Json] = []
+    for report in reports:
+        more = size_of(report)
+        if report.type is EventType.PROGRESS:
+            same = report.msg == said["progress"] and report.payload == EMPTY
+            said["progress"] = report.msg
+            full = said["progress_events"] >= PROGRESS_EVENTS or size + more > EVENTS_BYTES // 2
+            if same or full:
+                continue
+            said["progress_events"] += 1
+        else:
+            others += 1
+            if others > EVENTS or size + more > EVENTS_BYTES:
+                raise Full(
+                    f"The events of run {run.id} may be {EVENTS} and say "
+                    f"{EVENTS_BYTES // MIB} MiB, no more; write to the log."
+                )
+        size += more
+        told.append({"type": report.type, "msg": report.msg, "payload": report.payload})
+    if said["progress"] != run.progress:
+        transitions.change_attempt(tx, run, progress=said["progress"])
+    return transitions.record_all(tx, run, told, event_bytes=size, **said)
 
 
 def check_current(run: RunRow, number: int, worker_id: str | None) -> None:
@@ -265,22 +319,16 @@ def check_current(run: RunRow, number: int, worker_id: str | None) -> None:
         raise Conflict(f"Run {run.id} is {state}: worker {worker_id} does not hold it any more.")
 
 
-def _apply(tx: Tx, run: RunRow, report: Report, event_bytes: int) -> None:
+def _move_by(tx: Tx, run: RunRow, report: Report) -> None:
+    """Move a run by an event that is told by a worker or by hand."""
     msg, payload = report.msg, report.payload
-    match report.type:
-        case EventType.STARTED:
-            if run.state == OpRunState.PENDING:  # by hand: held by no worker, without a lease
-                run = transitions.assign(tx, run, None, None)
-            transitions.start(tx, run, msg, payload)
-        case EventType.COMPLETED:
-            transitions.complete(tx, run, msg, payload, report.summary)
-        case EventType.FAILED:
-            transitions.fail(tx, run, msg, payload, report.summary)
-        case EventType.CANCELLED:
-            transitions.cancel(tx, run, msg, payload, report.summary)
-        case EventType.PROGRESS:
-            transitions.change_attempt(tx, run, progress=msg)
-            said: Json = {"progress": msg, "event_bytes": event_bytes}
-            transitions.record(tx, run, report.type, msg, payload, **said)
-        case _:
-            transitions.record(tx, run, report.type, msg, payload, event_bytes=event_bytes)
+    if report.type is EventType.STARTED:
+        if run.state == OpRunState.PENDING:  # by hand: held by no worker, without a lease
+            run = transitions.assign(tx, run, None, None)
+        transitions.start(tx, run, msg, payload)
+    elif report.type is EventType.COMPLETED:
+        transitions.complete(tx, run, msg, payload, report.summary)
+    elif report.type is EventType.FAILED:
+        transitions.fail(tx, run, msg, payload, report.summary)
+    else:
+        transitions.cancel(tx, run, msg, payload, report.summary)

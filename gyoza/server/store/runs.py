@@ -3,6 +3,7 @@
 What may be large of them, inputs, outputs and events, is read as the JSON it is stored as.
 """
 
+import json
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,11 +33,12 @@ from gyoza.models import (
 )
 from gyoza.models.limits import MIB, PAGE_BYTES, SPEC_BYTES
 from gyoza.models.record import format_time
-from gyoza.server.errors import BadRequest, Full, NotFound
+from gyoza.server.errors import BadRequest, Conflict, Full, NotFound
 from gyoza.server.json_text import join_list, write_text
 from gyoza.server.store.database import Tx
+from gyoza.server.store.kinds import kind_of, refresh
 from gyoza.server.store.pages import within
-from gyoza.server.store.schema import attempts, events, run_data, runs
+from gyoza.server.store.schema import attempts, deliveries, events, run_data, runs
 from gyoza.server.store.texts import Stored, give_to_run, read_text
 from gyoza.server.wakeups import CLAIMS
 
@@ -75,6 +77,7 @@ EVENT: tuple[ColumnElement[Any], ...] = (
     events.c.state,
     as_json(events.c.msg).label("msg"),
     as_json(events.c.payload).label("payload"),
+    events.c.created_by,
 )
 """What `event_text` needs."""
 
@@ -117,6 +120,24 @@ class StoredRun:
     texts: dict[str, bytes]
 
 
+@dataclass(frozen=True)
+class Once:
+    """A request that is to be done once, however often it is made.
+
+    Attributes:
+        name: Its Idempotency-Key, behind the id of the API key: each has names of its own.
+        digest: SHA-256 of what it asks for.
+    """
+
+    name: str
+    digest: bytes
+
+
+def author_of(row: Row[Any]) -> dict[str, str] | None:
+    """Return the id and name of the API key that something was made with."""
+    return None if row.created_by is None else json.loads(row.created_by)
+
+
 def at(seconds: float | None) -> datetime | None:
     """Return a stored time as a datetime in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
@@ -126,21 +147,22 @@ def create_run(
     tx: Tx,
     asked: OpRun,
     inputs: Stored,
-    idempotency_key: str | None = None,
+    once: Once | None = None,
 ) -> RunRow:
-    """Store a new run and return it; a known idempotency key returns the run it made.
+    """Store a new run and return it; for a request that was done before, return its run.
 
     Args:
         tx: The transaction.
         asked: The run, without its inputs.
         inputs: Its inputs.
-        idempotency_key: Names the request.
+        once: Names the request, so that it is done once only.
 
     Raises:
+        Conflict: If another request has the same name.
         Full: If what it is made with, its inputs aside, is too large.
     """
-    if (known := find_by_key(tx.conn, idempotency_key)) is not None:
-        return find_row(tx.conn, known)
+    if once and (known := find_made(tx.conn, once)):
+        return known
     run_id = uuid.uuid4().hex
     all_of_it = asked.to_dict()
     spec = write_text({name: all_of_it[name] for name in KEPT})
@@ -149,7 +171,9 @@ def create_run(
         raise Full(f"A run is made with {SPEC_BYTES // MIB} MiB at most, its inputs aside.")
     row: Json = {
         "id": run_id,
-        "idempotency_key": idempotency_key,
+        "idempotency_key": once.name if once else None,
+        "request_digest": once.digest if once else None,
+        "created_by": tx.author,
         "state": OpRunState.PENDING,
         "priority": asked.priority,
         "image": asked.image,
@@ -157,6 +181,7 @@ def create_run(
         "topic": asked.event_delivery.topic,
         "constraints": all_of_it["constraints"],
         "tags": asked.tags,
+        "kind_id": kind_of(tx, asked.constraints, asked.tags),
         "max_attempts": asked.retry_policy.max_attempts,
         "backoff_s": asked.retry_policy.backoff_s,
         "spec_bytes": spec_bytes,
@@ -169,15 +194,26 @@ def create_run(
     data: Json = {"run_id": run_id, "spec": spec, "inputs": inputs.column, "outputs": {}}
     tx.conn.execute(_INSERT_DATA, data)
     give_to_run(tx, inputs.column, run_id)
+    if asked.event_delivery.topic:
+        attributes = asked.event_delivery.attributes
+        tx.conn.execute(insert(deliveries).values(run_id=run_id, attributes=attributes))
+    refresh(tx, row["kind_id"])
     tx.wake.add(CLAIMS)
     return find_row(tx.conn, run_id)
 
 
-def find_by_key(conn: Connection, idempotency_key: str | None) -> str | None:
-    """Return the id of the run that was made under a key, if there is one."""
-    if idempotency_key is None:
-        return None
-    return conn.scalar(select(runs.c.id).where(runs.c.idempotency_key == idempotency_key))
+def find_made(conn: Connection, once: Once) -> RunRow | None:
+    """Return the run that a request has made, if it was done before.
+
+    Raises:
+        Conflict: If another request has the same name.
+    """
+    row = conn.execute(select(runs).where(runs.c.idempotency_key == once.name)).one_or_none()
+    if row and row.request_digest not in (once.digest, None):
+        raise Conflict(
+            "This Idempotency-Key was used for another request; use a new one for a new run."
+        )
+    return row
 
 
 def find_row(conn: Connection, run_id: str) -> RunRow:
@@ -192,12 +228,22 @@ def find_row(conn: Connection, run_id: str) -> RunRow:
     return row
 
 
-def load_run(conn: Connection, row: RunRow, first_event: int = 0) -> StoredRun:
-    """Return a run as its row says, with its events from number `first_event` on."""
+def load_run(
+    conn: Connection, row: RunRow, first_event: int = 0, *, news: bool = False
+) -> StoredRun:
+    """Return a run as its row says.
+
+    Args:
+        conn: Where to read.
+        row: The run.
+        first_event: The first of its events to read.
+        news: Whether to leave out its inputs, and its outputs while it has not ended.
+    """
     data = conn.execute(_DATA, {"run": row.id}).one()
+    ended = OpRunState(row.state).terminal
     texts = {
-        "inputs": read_text(conn, data.inputs),
-        "outputs": read_text(conn, data.outputs),
+        "inputs": b"{}" if news else read_text(conn, data.inputs),
+        "outputs": b"{}" if news and not ended else read_text(conn, data.outputs),
         "events": join_list(_events(conn, row, first_event)),
     }
     return StoredRun(_to_run(row, data.spec), texts)
@@ -297,7 +343,9 @@ def event_text(conn: Connection, row: Row[Any]) -> bytes:
     """Return the JSON of an event, of which `EVENT` was selected."""
     time = format_time(datetime.fromtimestamp(row.time, UTC))
     known = f'{{"id":{row.id},"type":"{row.type}","t":"{time}","state":"{row.state}"'
-    return b'%b,"msg":%b,"payload":%b}' % (known.encode(), row.msg, read_text(conn, row.payload))
+    author = f',"created_by":{row.created_by or "null"}'
+    told = (row.msg, read_text(conn, row.payload), author.encode())
+    return b'%b,"msg":%b,"payload":%b%b}' % (known.encode(), *told)
 
 
 def _to_run(row: RunRow, spec: Json) -> OpRun:
@@ -322,4 +370,5 @@ def _to_run(row: RunRow, spec: Json) -> OpRun:
         execution_summary=ExecutionSummary.from_dict(row.summary),
         created_at=at(row.created_at),
         updated_at=at(row.updated_at),
+        created_by=author_of(row),
     )

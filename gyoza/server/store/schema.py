@@ -20,7 +20,10 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 4
+IS_QUEUED = "state = 'PENDING' AND not_before IS NULL"
+"""May be claimed. Only a statement with these very words uses the index of the queue."""
+
+SCHEMA_VERSION = 5
 UPGRADES = {
     1: ("ALTER TABLE runs ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0",),
     2: ("DROP INDEX IF EXISTS runs_waiting",),
@@ -36,11 +39,34 @@ UPGRADES = {
         "UPDATE runs SET (spec_bytes, inputs_bytes) = "
         "(SELECT length(spec), length(inputs) FROM run_data WHERE run_id = runs.id)",
     ),
+    4: (
+        "DROP INDEX IF EXISTS runs_queued",
+        "ALTER TABLE runs ADD COLUMN created_by TEXT",
+        "ALTER TABLE runs ADD COLUMN request_digest BLOB",
+        "ALTER TABLE runs ADD COLUMN progress_events INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN kind_id INTEGER",
+        "INSERT INTO kinds (constraints, tags, fits) "
+        "SELECT DISTINCT constraints, tags, 1 FROM runs",
+        "UPDATE runs SET kind_id = (SELECT id FROM kinds "
+        "WHERE constraints = runs.constraints AND tags = runs.tags)",
+        "UPDATE kinds SET (head_priority, head_seq) = (SELECT priority, seq FROM runs "
+        f"WHERE {IS_QUEUED} AND kind_id = kinds.id ORDER BY priority DESC, seq LIMIT 1)",
+        # Nobody knows which key they came with; most servers have but their own.
+        "UPDATE runs SET idempotency_key = 'server ' || idempotency_key",
+        "ALTER TABLE events ADD COLUMN created_by TEXT",
+        "ALTER TABLE definitions ADD COLUMN created_by TEXT",
+        "ALTER TABLE api_keys ADD COLUMN tags JSON",
+        "ALTER TABLE api_keys ADD COLUMN max_runs INTEGER",
+        "ALTER TABLE api_keys ADD COLUMN expires_at FLOAT",
+        "ALTER TABLE api_keys ADD COLUMN last_used_at FLOAT",
+        "ALTER TABLE workers ADD COLUMN offer TEXT NOT NULL DEFAULT ''",
+        "INSERT INTO deliveries (run_id, attributes) "
+        "SELECT run_id, json_extract(spec, '$.event_delivery.attributes') FROM run_data "
+        "WHERE run_id IN (SELECT id FROM runs WHERE topic != '')",
+        "ALTER TABLE feed DROP COLUMN attributes",
+    ),
 }
 """What makes a database of a version one of the next; indexes that are missing are made after."""
-
-IS_QUEUED = "state = 'PENDING' AND not_before IS NULL"
-"""May be claimed. Only a statement with these very words uses the index of the queue."""
 
 HAS_ENDED = "state IN ('COMPLETED', 'FAILED', 'CANCELLED')"
 
@@ -55,16 +81,39 @@ definitions = Table(
     Column("body", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("created_by", Text),  # id of the API key, as everywhere
     Index("definitions_by_id", "id", "version", unique=True),
     sqlite_autoincrement=True,
 )
+
+kinds = Table(
+    "kinds",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("constraints", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("fits", Integer, nullable=False),  # a worker that is known could have such a run
+    Column("head_priority", Integer),  # of the best one that may be claimed; NULL: none may
+    Column("head_seq", Integer),
+    Index("kinds_by_needs", "constraints", "tags", unique=True),
+)
+"""What runs need, each once: whatever needs the same is one kind."""
+Index(
+    "kinds_queued",
+    kinds.c.head_priority.desc(),
+    kinds.c.head_seq,
+    sqlite_where=text("fits = 1 AND head_seq IS NOT NULL"),
+)
+Index("kinds_parked", kinds.c.id, sqlite_where=text("fits = 0 AND head_seq IS NOT NULL"))
 
 runs = Table(
     "runs",
     metadata,
     Column("seq", Integer, primary_key=True),  # order of creation
     Column("id", Text, nullable=False, unique=True),
-    Column("idempotency_key", Text, unique=True),
+    Column("idempotency_key", Text, unique=True),  # behind the id of the API key
+    Column("request_digest", LargeBinary),  # SHA-256 of what was asked for with it
+    Column("created_by", Text),
     Column("state", Text, nullable=False),
     Column("progress", Integer, nullable=False, default=0),
     Column("priority", Integer, nullable=False),
@@ -73,6 +122,7 @@ runs = Table(
     Column("topic", Text, nullable=False),
     Column("constraints", JSON, nullable=False),
     Column("tags", JSON, nullable=False),
+    Column("kind_id", Integer),
     Column("max_attempts", Integer, nullable=False),
     Column("backoff_s", Float, nullable=False),
     Column("current_attempt", Integer, nullable=False, default=0),
@@ -84,6 +134,7 @@ runs = Table(
     Column("not_before", Float),  # only while it waits for its back-off
     Column("event_count", Integer, nullable=False, default=0),
     Column("event_bytes", Integer, nullable=False, default=0),  # of what its events say
+    Column("progress_events", Integer, nullable=False, default=0),  # of its events
     Column("spec_bytes", Integer, nullable=False, default=0),  # of run_data.spec
     Column("inputs_bytes", Integer, nullable=False, default=0),
     Column("summary", JSON, nullable=False),
@@ -93,12 +144,12 @@ runs = Table(
 )
 Index(
     "runs_queued",
-    runs.c.constraints,
-    runs.c.tags,
+    runs.c.kind_id,
     runs.c.priority.desc(),
     runs.c.seq,
     sqlite_where=text(IS_QUEUED),
 )
+Index("runs_by_kind", runs.c.kind_id)
 Index("runs_ended", runs.c.updated_at, sqlite_where=text(HAS_ENDED))
 Index("runs_by_state", runs.c.state, runs.c.seq)
 Index("runs_by_worker", runs.c.worker_id, runs.c.state)
@@ -164,6 +215,7 @@ events = Table(
     Column("msg", JSON, nullable=False),
     Column("payload", JSON, nullable=False),
     Column("state", Text, nullable=False),
+    Column("created_by", Text),
     PrimaryKeyConstraint("run_id", "id"),
 )
 
@@ -174,10 +226,16 @@ feed = Table(
     Column("topic", Text, nullable=False),
     Column("run_id", Text, ForeignKey("runs.id"), nullable=False),
     Column("event_id", Integer, nullable=False),
-    Column("attributes", JSON, nullable=False),
     Index("feed_by_topic", "topic", "cursor"),
     Index("feed_by_run", "run_id"),
     sqlite_autoincrement=True,
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id"), primary_key=True),
+    Column("attributes", JSON, nullable=False),  # go with each of its events in the feed
 )
 
 log_chunks = Table(
@@ -196,6 +254,7 @@ workers = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("heartbeat", JSON, nullable=False),  # the last one, whole
+    Column("offer", Text, nullable=False, default=""),  # what it has when it is idle, as JSON
     Column("drain", Integer, nullable=False, default=0),  # asked for by a person
     Column("first_seen", Float, nullable=False),
     Column("last_seen", Float, nullable=False),
@@ -224,4 +283,8 @@ api_keys = Table(
     Column("digest", LargeBinary, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
+    Column("tags", JSON),  # that its workers may have; NULL: any
+    Column("max_runs", Integer),  # that its workers may have together; NULL: any number
+    Column("expires_at", Float),
+    Column("last_used_at", Float),
 )

@@ -10,6 +10,7 @@ from gyoza.models import EventType, FailureReason, OpRunState, ReleaseReason, Re
 from gyoza.server.errors import Conflict
 from gyoza.server.json_text import EMPTY, JsonText
 from gyoza.server.store.database import Tx
+from gyoza.server.store.kinds import refresh
 from gyoza.server.store.runs import Json, RunRow
 from gyoza.server.store.schema import attempts, changes, events, feed, run_data, runs, workers
 from gyoza.server.store.texts import give_to_run
@@ -37,8 +38,6 @@ _AT_END = (
     .outerjoin(workers, workers.c.id == attempts.c.worker_id)
     .where(*_OF_ATTEMPT)
 )
-_DELIVERY = select(run_data.c.spec["event_delivery"]).where(run_data.c.run_id == bindparam("run"))
-
 _S = OpRunState
 _UNHELD: Json = {"lease_until": None, "assigned_at": None}
 
@@ -61,18 +60,27 @@ def record_all(tx: Tx, run: RunRow, told: Sequence[Json], **columns: Any) -> Run
     state = _S(columns.get("state", run.state))
     attempt = columns.get("current_attempt", run.current_attempt)
     shared: Json = {"run_id": run.id, "attempt": attempt, "time": tx.now, "state": state}
+    shared["created_by"] = tx.author
     ids = range(run.event_count, run.event_count + len(told))
-    tx.conn.execute(
-        _APPEND, [shared | event | {"id": id} for id, event in zip(ids, told, strict=True)]
-    )
+    if told:
+        rows = [shared | event | {"id": id} for id, event in zip(ids, told, strict=True)]
+        tx.conn.execute(_APPEND, rows)
+        _publish(tx, run, ids)
     tx.wake.add(run_key(run.id))
-    _publish(tx, run, ids)
     if state != run.state:
         _tell_holder(tx, run, state)
     if state.terminal:
         tx.wake.add(end_key(run.id))
     changed: Json = {"event_count": ids.stop, "updated_at": tx.now, **columns}
-    return tx.conn.execute(_CHANGE, {"run": run.id, **changed}).one()
+    row = tx.conn.execute(_CHANGE, {"run": run.id, **changed}).one()
+    if is_queued(row) != is_queued(run):
+        refresh(tx, run.kind_id)
+    return row
+
+
+def is_queued(run: RunRow) -> bool:
+    """Return whether a run may be claimed."""
+    return run.state == _S.PENDING and run.not_before is None
 
 
 def assign(tx: Tx, run: RunRow, worker_id: str | None, lease_until: float | None) -> RunRow:
@@ -139,6 +147,8 @@ def cancel(tx: Tx, run: RunRow, msg: str | int, payload: JsonText, summary: Json
     """Go to CANCELLED from wherever the run waits or runs."""
     _allow(run, _S.CANCELLED)
     columns: Json = {"state": _S.CANCELLED, "not_before": None}
+    if is_queued(run):
+        tx.wake.add(CLAIMS)  # capacity may have been kept for it
     if _S(run.state).held:
         columns |= _end_attempt(tx, run, _S.CANCELLED, summary)
     return record(tx, run, EventType.CANCELLED, msg, payload, **columns)
@@ -214,8 +224,7 @@ def _allow(run: RunRow, state: OpRunState) -> None:
 
 def _publish(tx: Tx, run: RunRow, ids: Iterable[int]) -> None:
     if run.topic:
-        delivery: Json = tx.conn.execute(_DELIVERY, {"run": run.id}).scalar_one()
-        item: Json = {"topic": run.topic, "run_id": run.id, "attributes": delivery["attributes"]}
+        item: Json = {"topic": run.topic, "run_id": run.id}
         tx.conn.execute(_PUBLISH, [item | {"event_id": id} for id in ids])
         tx.wake.add(feed_key(run.topic))
 

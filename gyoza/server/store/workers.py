@@ -6,30 +6,40 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, select, text, u
 from sqlalchemy.dialects import sqlite
 
 from gyoza.models import OpRunState
+from gyoza.models.limits import PAGE_BYTES
 from gyoza.models.record import format_time
-from gyoza.server.errors import NotFound
+from gyoza.server.errors import Conflict, NotFound
 from gyoza.server.json_text import write_text
+from gyoza.server.scheduler import Capacity
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
+from gyoza.server.store.kinds import unpark
+from gyoza.server.store.pages import page_of
 from gyoza.server.store.runs import Json, at
 from gyoza.server.store.schema import changes, runs, workers
-from gyoza.server.wakeups import worker_key
+from gyoza.server.wakeups import CLAIMS, worker_key
 
 HELD = (OpRunState.ASSIGNED, OpRunState.RUNNING)
-UNSHOWN = ("worker_id", "marks_log_end")
+UNSHOWN = ("worker_id", "marks_log_end", "instance", "previous_instance", "leaving")
 KEEP_CHANGES_S = 24 * 3600.0
 
 _FIND = select(workers).where(workers.c.id == bindparam("worker"))
 _KNOWN = sqlite.insert(workers)
 _BEAT = _KNOWN.on_conflict_do_update(
     index_elements=["id"],
-    set_={name: _KNOWN.excluded[name] for name in ("heartbeat", "last_seen")},
+    set_={name: _KNOWN.excluded[name] for name in ("heartbeat", "offer", "last_seen")},
 ).returning(workers)
 # One parameter for all of them: a statement with one for each is made anew each time.
 _LISTED = select(func.json_each(bindparam("listed")).table_valued("value").c.value)
 _MINE = runs.c.id.in_(_LISTED), runs.c.worker_id == bindparam("worker")
 _STATES = select(runs.c.id, runs.c.state).where(*_MINE)
 _RENEW = update(runs).where(*_MINE, runs.c.state.in_(HELD))
+_COUNTS = (
+    select(runs.c.worker_id, func.count().label("count"))
+    .where(runs.c.lease_until.is_not(None))
+    .group_by(runs.c.worker_id)
+)
+
 _CHANGES = (
     select(changes)
     .where(changes.c.worker_id == bindparam("worker"), changes.c.seq > bindparam("after"))
@@ -47,10 +57,18 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
         lease_s: How long the leases of the runs it lists last from now, in seconds.
         claiming: Whether a claim of this worker is being answered; then a run that it does not
             list may be on its way to it.
+
+    Raises:
+        Conflict: If another process has this worker's id.
     """
     worker_id: str = heartbeat["worker_id"]
     before = _find(tx.conn, worker_id)
-    told: Json = {"id": worker_id, "heartbeat": heartbeat}
+    if before is not None:
+        _check_instance(before, heartbeat, tx.now - lease_s)
+    offer = Capacity.of_worker(heartbeat["resources"], heartbeat["tags"])
+    told: Json = {"id": worker_id, "heartbeat": heartbeat, "offer": offer.to_text()}
+    if (before is None or before.offer != told["offer"]) and unpark(tx, offer):
+        tx.wake.add(CLAIMS)
     now = tx.conn.execute(_BEAT, told | {"first_seen": tx.now, "last_seen": tx.now}).one()
     listed: list[str] = [op["id"] for op in heartbeat["running_ops"]]
     if listed:
@@ -67,6 +85,24 @@ def beat(tx: Tx, heartbeat: Json, lease_s: float, *, claiming: bool) -> Json:
         "states": _states(tx.conn, worker_id, listed) if listed else {},
         "drain": bool(now.drain),
     }
+
+
+def _check_instance(before: Row[Any], heartbeat: Json, heard_since: float) -> None:
+    """Do nothing unless a heartbeat comes from a second process with the same worker id.
+
+    A process that was started anew on the same work directory names the one before it.
+
+    Raises:
+        Conflict: If it does.
+    """
+    last, this = (beaten.get("instance") for beaten in (before.heartbeat, heartbeat))
+    if last is None or this is None or last in (this, heartbeat.get("previous_instance")):
+        return
+    if before.last_seen >= heard_since and not before.heartbeat.get("leaving"):
+        raise Conflict(
+            f"Another process is worker {before.id}; give this one another id (--worker-id), "
+            "or end the other one."
+        )
 
 
 def _has_let_go(before: Row[Any], listed: list[str]) -> bool:
@@ -130,10 +166,26 @@ def is_able(worker: Row[Any]) -> bool:
     return told.get("engine") != "unavailable" and told.get("disk") != "low"
 
 
-def show_workers(conn: Connection, heard_since: float) -> list[Json]:
-    """Return all workers for the API; those not heard of since `heard_since` are lost."""
-    rows = conn.execute(select(workers).order_by(workers.c.id)).all()
-    return [_show(row, heard_since) for row in rows]
+def show_workers(
+    conn: Connection, heard_since: float, limit: int, after: str
+) -> tuple[list[bytes], str | None]:
+    """Return workers for the API, as JSON, by id.
+
+    Args:
+        conn: Where to read.
+        heard_since: Those not heard of since then are lost, in seconds since 1970.
+        limit: How many, at most.
+        after: Id of the one before the first.
+
+    Returns:
+        The workers, and the id of the last one if there are more.
+    """
+    held = _held(conn)
+    query = select(workers).where(workers.c.id > after).order_by(workers.c.id)
+    with conn.execute(query.execution_options(yield_per=10)) as rows:
+        shown = ((row.id, write_text(_show(row, heard_since, held)).encode()) for row in rows)
+        page, more = page_of(shown, lambda one: len(one[1]), PAGE_BYTES, limit)
+    return [text for _, text in page], page[-1][0] if more else None
 
 
 def show_worker(conn: Connection, worker_id: str, heard_since: float) -> Json:
@@ -142,22 +194,57 @@ def show_worker(conn: Connection, worker_id: str, heard_since: float) -> Json:
     Raises:
         NotFound: If there is no such worker.
     """
-    return _show(find_worker(conn, worker_id), heard_since)
+    worker = find_worker(conn, worker_id)
+    return _show(worker, heard_since, _held(conn))
 
 
-def _show(row: Row[Any], heard_since: float) -> Json:
+def _held(conn: Connection) -> dict[str, int]:
+    """Return how many runs each worker has."""
+    return {row.worker_id: row.count for row in conn.execute(_COUNTS)}
+
+
+def _show(row: Row[Any], heard_since: float, held: dict[str, int]) -> Json:
     beaten = {name: value for name, value in row.heartbeat.items() if name not in UNSHOWN}
-    state = "draining" if is_draining(row) else "online"
     return {
         "id": row.id,
-        "state": "lost" if row.last_seen < heard_since else state,
+        "state": state_of(row, heard_since),
         "drain": bool(row.drain),
         "engine": None,
         "disk": None,
         **beaten,
+        "held": held.get(row.id, 0),
         "first_seen": _told(row.first_seen),
         "last_seen": _told(row.last_seen),
     }
+
+
+def state_of(row: Row[Any], heard_since: float) -> str:
+    """Return whether a worker is online, draining, offline (it said goodbye) or lost."""
+    if row.heartbeat.get("leaving"):
+        return "offline"
+    if row.last_seen < heard_since:
+        return "lost"
+    return "draining" if is_draining(row) else "online"
+
+
+def forget_worker(tx: Tx, worker_id: str, heard_since: float) -> None:
+    """Delete a worker that has ended or is lost; its next heartbeat makes it known again.
+
+    Raises:
+        NotFound: If there is no such worker.
+        Conflict: If it is there.
+    """
+    state = state_of(find_worker(tx.conn, worker_id), heard_since)
+    if state not in ("offline", "lost"):
+        raise Conflict(f"Worker {worker_id} is {state}; stop it first.")
+    tx.conn.execute(delete(workers).where(workers.c.id == worker_id))
+    tx.conn.execute(delete(changes).where(changes.c.worker_id == worker_id))
+
+
+def forget_silent_workers(tx: Tx, silent_since: float) -> None:
+    """Delete workers that were not heard of for long, and have no run."""
+    has_run = select(runs.c.id).where(runs.c.worker_id == workers.c.id, runs.c.state.in_(HELD))
+    tx.conn.execute(delete(workers).where(workers.c.last_seen < silent_since, ~has_run.exists()))
 
 
 def _told(seconds: float) -> str | None:
