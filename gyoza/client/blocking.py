@@ -70,7 +70,10 @@ class GyozaClient(BaseClient):
             tried += 1
             used = self.connection
             try:
-                return read_answer(call, self._exchange(call))
+                response = self._exchange(call)
+                answer = read_answer(call, response)
+                following = call.after(response)
+                return call.joined(answer, self.send(following)) if following else answer
             except (httpx.TransportError, ApiError, UnexpectedAnswer) as error:
                 failure = error
             if self._is_renewed(used, failure):
@@ -192,6 +195,7 @@ class GyozaClient(BaseClient):
     upsert_definition = _method(endpoints.upsert_definition)
     get_definition = _method(endpoints.get_definition)
     list_definitions = _method(endpoints.list_definitions)
+    delete_definition = _method(endpoints.delete_definition)
     create_run = _method(endpoints.create_run)
     create_run_from_definition = _method(endpoints.create_run_from_definition)
     list_runs = _method(endpoints.list_runs)
@@ -211,6 +215,7 @@ class GyozaClient(BaseClient):
     release_run = _method(endpoints.release_run)
     list_workers = _method(endpoints.list_workers)
     get_worker = _method(endpoints.get_worker)
+    forget_worker = _method(endpoints.forget_worker)
     drain_worker = _method(endpoints.drain_worker)
     resume_worker = _method(endpoints.resume_worker)
     create_key = _method(endpoints.create_key)

@@ -8,8 +8,8 @@ import uuid
 from typing import Any
 from urllib.parse import quote
 
-from gyoza.client.call import MANY_RUNS, ONE_RUN, REQUEST, SMALL, Call
-from gyoza.client.parse import Json, a_list, an_object, claimed_runs, news, taken
+from gyoza.client.call import SMALL, Call
+from gyoza.client.parse import Json, a_list, an_object, claimed_runs, news, nothing, taken
 from gyoza.client.retry import CONNECT, NEVER, REPORT
 
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
@@ -41,7 +41,13 @@ def get_definition(name: str, version: str | None = None) -> Call[Json]:
 
 def list_definitions() -> Call[list[Json]]:
     """Return all versions of all definitions."""
-    return Call("GET", "/definitions", a_list, max_bytes=MANY_RUNS)
+    return Call("GET", "/definitions", a_list, paged=True)
+
+
+def delete_definition(name: str, version: str | None = None) -> Call[None]:
+    """Delete a version of a definition, or all of them; runs that were made of it stay."""
+    path = _path("definitions", name)
+    return Call("DELETE", path, nothing, params=_given(version=version), retry=CONNECT)
 
 
 def create_run(
@@ -121,7 +127,7 @@ def list_runs(
         image=image,
         topic=topic,
     )
-    return Call("GET", "/runs", an_object, params=params, max_bytes=MANY_RUNS)
+    return Call("GET", "/runs", an_object, params=params)
 
 
 def get_run(
@@ -137,7 +143,7 @@ def get_run(
 
 def get_attempts(run_id: str) -> Call[list[Json]]:
     """Return the run's attempts, oldest first; their `inputs`, `outputs`, `events` are empty."""
-    return Call("GET", _path("runs", run_id, "attempts"), a_list, max_bytes=MANY_RUNS)
+    return Call("GET", _path("runs", run_id, "attempts"), a_list)
 
 
 def update_run(
@@ -245,7 +251,7 @@ def get_events(
 ) -> Call[Json]:
     """Return `{"data": [event], "cursor"}` of a topic's feed, in order and without gaps."""
     params = _given(topic=topic, after=after, wait_s=wait_s or None, limit=limit)
-    return Call("GET", "/events", an_object, params=params, wait_s=wait_s, max_bytes=MANY_RUNS)
+    return Call("GET", "/events", an_object, params=params, wait_s=wait_s)
 
 
 def heartbeat(
@@ -287,7 +293,6 @@ def claim(
         body=body,
         retry=NEVER,
         wait_s=wait_s,
-        max_bytes=ONE_RUN + max_runs * REQUEST,
     )
 
 
@@ -313,12 +318,17 @@ def release_run(
 
 def list_workers() -> Call[list[Json]]:
     """Return all workers the server knows."""
-    return Call("GET", "/workers", a_list)
+    return Call("GET", "/workers", a_list, paged=True)
 
 
 def get_worker(worker_id: str) -> Call[Json]:
     """Return one worker."""
     return Call("GET", _path("workers", worker_id), an_object)
+
+
+def forget_worker(worker_id: str) -> Call[None]:
+    """Forget a worker that has ended or is lost; 409 for another one."""
+    return Call("DELETE", _path("workers", worker_id), nothing, retry=CONNECT)
 
 
 def drain_worker(worker_id: str) -> Call[Json]:
@@ -331,12 +341,22 @@ def resume_worker(worker_id: str) -> Call[Json]:
     return Call("POST", _path("workers", worker_id, "resume"), an_object)
 
 
-def create_key(name: str, role: str, *, worker: str | None = None) -> Call[Json]:
+def create_key(
+    name: str,
+    role: str,
+    *,
+    worker: str | None = None,
+    tags: list[str] | None = None,
+    max_runs: int | None = None,
+    ttl_s: float | None = None,
+) -> Call[Json]:
     """Make a key of role admin, client or worker; the answer alone holds the `key` itself.
 
-    `worker` is the pattern of the ids of the workers it is for, as `gpu-*`; for role worker.
+    For role worker, `worker` is the pattern of the ids of the workers it is for, as `gpu-*`; `tags`
+    are the tags that they may have, as patterns, and `max_runs` is how many runs they may have at a
+    time, together. After `ttl_s` seconds the key expires.
     """
-    body = _given(name=name, role=role, worker=worker)
+    body = _given(name=name, role=role, worker=worker, tags=tags, max_runs=max_runs, ttl_s=ttl_s)
     return Call("POST", "/keys", an_object, body=body, retry=CONNECT)
 
 

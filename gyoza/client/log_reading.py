@@ -16,11 +16,12 @@ from urllib.parse import quote
 import httpx
 
 from gyoza.client.answers import check_encoding, judge, unexpected
-from gyoza.client.call import MANY_RUNS, Call
+from gyoza.client.call import Call
 from gyoza.client.connection import Connection
 from gyoza.client.errors import Failure, LogIncomplete, ServerUnreachable, UnexpectedAnswer
 from gyoza.client.event_stream import Event, EventReader
 from gyoza.client.retry import FOLLOW, READ
+from gyoza.models.limits import LOG_BYTES
 
 EVENTS, TEXT = "text/event-stream", "text/plain"
 ACCEPT = {"Accept": f"{EVENTS}, {TEXT};q=0.5"}
@@ -269,9 +270,9 @@ class WholeLog:
             self._texts, self._size = [], 0
         self._texts.append(piece.text)
         self._size += len(piece.text)
-        if self._size > MANY_RUNS:
+        if self._size > LOG_BYTES:
             raise UnexpectedAnswer(
-                f"The log is longer than {MANY_RUNS} bytes, which no gyoza server keeps; "
+                f"The log is longer than {LOG_BYTES} bytes, which no gyoza server keeps; "
                 "check GYOZA_SERVER_URL."
             )
 

@@ -27,6 +27,10 @@ def a_list(response: httpx.Response) -> list[Json]:
     return cast("list[Json]", answer)
 
 
+def nothing(_response: httpx.Response) -> None:
+    """Return nothing: the status says it all."""
+
+
 def taken(response: httpx.Response) -> Json:
     """Return a JSON object; a small server may take a report without a word.
 

@@ -75,3 +75,9 @@ PROGRESS_EVENTS = 1_000
 
 NEXT_PAGE = "Gyoza-Next-Page"
 """Header of a page after which there are more: what `starting_after` is to be for the next one."""
+
+ANSWER_BYTES = 64 * MIB
+"""Bytes of an answer that a client reads: a run with all that is its has fewer, a page as well."""
+
+LOG_BYTES = 80 * MIB
+"""Bytes of the log of an attempt at the server; a worker cuts it sooner."""

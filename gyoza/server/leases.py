@@ -7,6 +7,7 @@ loop), a heartbeat that could not be stored, and a clock that went otherwise tha
 passed all let every lease begin anew.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -16,8 +17,9 @@ import trio
 
 from gyoza.server.repeat import repeat
 from gyoza.server.service import Service
-from gyoza.server.store.claims import restart_leases, sweep
+from gyoza.server.store.claims import Swept, restart_leases, sweep
 from gyoza.server.store.database import Database, Tx, prove_writable
+from gyoza.server.store.workers import lost_workers
 from gyoza.server.wakeups import DUE
 
 LOOKS = 6
@@ -30,6 +32,8 @@ enough for another heartbeat. They send at least three in a lease."""
 LONGEST_S = 10.0
 """Seconds between two looks, however long leases are."""
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class _Moment:
@@ -37,6 +41,21 @@ class _Moment:
 
     clock: float
     steady: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a look has found.
+
+    Attributes:
+        moment: When it was over.
+        swept: What it did.
+        lost: The workers that are lost.
+    """
+
+    moment: _Moment
+    swept: Swept
+    lost: frozenset[str]
 
 
 class Leases:
@@ -66,6 +85,7 @@ class Leases:
         self._lease_s = lease_s
         self._last: _Moment | None = None
         self._missed = False
+        self._lost: frozenset[str] = frozenset()
         self._slack_s = max(SLACK * lease_s, LEAST_SLACK_S)
         self.every_s = min(lease_s / LOOKS, LONGEST_S)
         self.heard_since = math.inf
@@ -83,10 +103,12 @@ class Leases:
         last, self._last = self._last, None
         missed, self._missed = self._missed, False
         # Should this fail, there is no last look for the next one.
-        self._last, due = await self._database.write(lambda tx: self._look(tx, last, missed))
-        return math.inf if due is None else due
+        found = await self._database.write(lambda tx: self._look(tx, last, missed))
+        self._last = found.moment
+        self._tell(found)
+        return math.inf if found.swept.due is None else found.swept.due
 
-    def _look(self, tx: Tx, last: _Moment | None, missed: bool) -> tuple[_Moment, float | None]:
+    def _look(self, tx: Tx, last: _Moment | None, missed: bool) -> _Found:
         now = _Moment(self._clock(), self._steady())
         late = last is None or now.steady - last.steady > self.every_s + self._slack_s
         leap = 0.0 if last is None else (now.clock - last.clock) - (now.steady - last.steady)
@@ -95,7 +117,18 @@ class Leases:
             restart_leases(tx, self._lease_s, leap if leapt else 0.0)
             self.heard_since = tx.now
         prove_writable(tx)
-        return now, sweep(tx)
+        horizon = tx.now - self._lease_s
+        lost = lost_workers(tx.conn, horizon) if horizon > self.heard_since else self._lost
+        return _Found(now, sweep(tx), lost)
+
+    def _tell(self, found: _Found) -> None:
+        for worker_id in sorted(found.lost - self._lost):
+            _log.warning("Worker %s was not heard of for %g s: lost.", worker_id, self._lease_s)
+        for worker_id in sorted(self._lost - found.lost):
+            _log.info("Worker %s is no longer lost.", worker_id)
+        self._lost = found.lost
+        for run_id, worker_id in found.swept.evicted:
+            _log.warning("Run %s was taken from worker %s, which is lost.", run_id, worker_id)
 
 
 async def run_leases(service: Service) -> None:

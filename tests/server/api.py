@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import trio
 
+from gyoza.models.limits import NEXT_PAGE
 from gyoza.server import ServerSettings, serve
 from gyoza.server.limits import Limits
 
@@ -105,3 +106,22 @@ async def serving(
         ) as client:
             yield Api(client, url, nursery.cancel_scope)
         nursery.cancel_scope.cancel()
+
+
+async def delete(api: Api, path: str) -> None:
+    """Delete something."""
+    response = await api.client.request("DELETE", path)
+    assert (response.status_code, response.content) == (204, b"")
+
+
+async def pages_of(api: Api, path: str, limit: int) -> list[list[Json]]:
+    """Return a list page by page."""
+    pages: list[list[Json]] = []
+    params: dict[str, Any] = {"limit": limit}
+    while True:
+        response = await api.client.get(path, params=params)
+        assert response.status_code == 200, response.text
+        pages.append(response.json())
+        if NEXT_PAGE not in response.headers:
+            return pages
+        params["starting_after"] = response.headers[NEXT_PAGE]

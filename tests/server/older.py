@@ -23,7 +23,7 @@ SINCE_5 = {
 BEFORE_5 = (
     "DROP INDEX runs_by_kind",
     "DROP INDEX runs_queued",
-    "UPDATE runs SET idempotency_key = substr(idempotency_key, 8)",
+    "UPDATE runs SET idempotency_key = substr(idempotency_key, 12)",
     "ALTER TABLE feed ADD COLUMN attributes JSON NOT NULL DEFAULT '{}'",
     "DROP TABLE kinds",
     "DROP TABLE deliveries",

@@ -79,7 +79,7 @@ async def test_one_event_of_megabytes(api: Api) -> None:
 async def test_a_worker_that_writes_a_log_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "MAX_LOG_BYTES", 10)
+    monkeypatch.setattr(logs, "LOG_BYTES", 10)
     async with serving(settings_in(tmp_path)) as api:
         run = await api.running()
         await api.post(f"/runs/{run}/logs", {"offset": 0, "data": "0123456789"})

@@ -3,8 +3,9 @@
 import pytest
 
 from gyoza.models import OpDefinition
+from gyoza.server.store import definitions
 
-from .api import Api, Json
+from .api import Api, Json, delete, pages_of
 
 OP: Json = {
     "id": "classify-op",
@@ -130,3 +131,29 @@ async def test_runs_of_a_definition_are_idempotent_too(api: Api) -> None:
 async def test_a_definition_that_makes_no_sense_is_422(api: Api, change: Json, word: str) -> None:
     assert word in await api.detail("POST", "/definitions", 422, json={**OP, **change})
     assert await api.get("/definitions") == []
+
+
+async def test_a_long_list_of_definitions_comes_in_pages(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, version in (("b", "1"), ("a", "2"), ("a", "1"), ("c", "1")):
+        await api.post("/definitions", {"id": name, "version": version, "image": "a"}, 201)
+    pages = await pages_of(api, "/definitions", 3)
+    names = [[(found["id"], found["version"]) for found in page] for page in pages]
+    assert names == [[("a", "2"), ("a", "1"), ("b", "1")], [("c", "1")]]
+    monkeypatch.setattr(definitions, "PAGE_BYTES", 1)
+    assert len(await pages_of(api, "/definitions", 100)) == 4
+    assert "deleted" in await api.detail("GET", "/definitions?starting_after=x%201", 400)
+
+
+async def test_definitions_can_be_deleted_and_their_runs_stay(api: Api) -> None:
+    for version in ("1", "2", "3"):
+        await api.post("/definitions", {"id": "d", "version": version, "image": "a"}, 201)
+    run = (await api.post("/definitions/d/runs", {}, 201))["id"]
+    await delete(api, "/definitions/d?version=3")
+    assert (await api.get("/definitions/d"))["version"] == "2"
+    await api.detail("DELETE", "/definitions/d?version=3", 404)
+    await delete(api, "/definitions/d")
+    assert await api.get("/definitions") == []
+    await api.detail("DELETE", "/definitions/d", 404)
+    assert (await api.run(run))["op_definition"] == "d"

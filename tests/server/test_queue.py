@@ -1,10 +1,12 @@
 """The queue: what a claim finds among very many runs, and what it does not look at."""
 
 import pytest
+import trio
 from sqlalchemy import ClauseElement, Connection, create_engine, text
 from sqlalchemy.dialects import sqlite
+from trio.testing import wait_all_tasks_blocked
 
-from gyoza.server.store import queue
+from gyoza.server.store import claims, queue
 from gyoza.server.store.schema import metadata
 
 from .api import Api, Json
@@ -68,3 +70,128 @@ async def test_a_run_that_waits_out_its_back_off_is_not_in_the_queue(api: Api) -
     behind = await api.submit()
     await api.event(failed, "FAILED", worker_id="w1", attempt=1)
     assert [run["id"] for run in await api.claim(max_runs=9)] == [behind]
+
+
+async def test_a_large_run_gets_its_turn_though_small_ones_keep_coming(api: Api) -> None:
+    cores: Json = {"resources": {"cpu_cores": 4}}
+    await api.beat(**cores)
+    running = [await api.submit(constraints={"cpu": 1}) for _ in range(4)]
+    assert len(await api.claim(max_runs=4)) == 4
+    large = await api.submit(constraints={"cpu": 4}, priority=6)
+    with trio.fail_after(200):
+        while large not in running:
+            await api.submit(constraints={"cpu": 1})
+            done = running.pop(0)
+            await api.event(done, "STARTED", worker_id="w1", attempt=1)
+            await api.event(done, "COMPLETED", worker_id="w1", attempt=1)
+            claimed = await api.claim(max_runs=4, holding=running)
+            running += [run["id"] for run in claimed]
+
+
+async def waited(api: Api, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run have waited for long enough that capacity is kept for it."""
+    monkeypatch.setattr(claims, "KEEP_AFTER_S", -1.0)
+    assert (await api.run(run))["state"] == "PENDING"
+
+
+async def test_what_a_large_run_does_not_lack_goes_to_others_meanwhile(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.beat(resources={"cpu_cores": 4, "ram_mb": 1000})
+    first = await api.submit(constraints={"cpu": 2})
+    held = await api.claim()
+    large = await api.submit(constraints={"cpu": 4, "ram_mb": 600})
+    await waited(api, large, monkeypatch)
+    small = await api.submit(constraints={"cpu": 0.5})
+    beside = await api.submit(constraints={"ram_mb": 400})
+    too_much = await api.submit(constraints={"ram_mb": 100})
+    anything = await api.submit()
+    claimed = await api.claim(max_runs=9, holding=[first])
+    assert [run["id"] for run in held] == [first]
+    assert [run["id"] for run in claimed] == [beside, anything]
+    await api.post(f"/runs/{large}/cancel")
+    claimed = await api.claim(max_runs=9, holding=[first, beside, anything])
+    assert [run["id"] for run in claimed] == [small, too_much]
+
+
+async def test_capacity_is_kept_by_the_worker_that_can_have_room_first(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for worker in ("busy", "nearer"):
+        await api.beat(worker, resources={"cpu_cores": 4})
+    held: dict[str, list[str]] = {}
+    for worker, cores in (("busy", 3), ("nearer", 1)):
+        held[worker] = [await api.submit(constraints={"cpu": cores})]
+        assert len(await api.claim(worker)) == 1
+    large = await api.submit(constraints={"cpu": 4}, priority=9)
+    await waited(api, large, monkeypatch)
+    small = await api.submit(constraints={"cpu": 1})
+    assert await api.claim("nearer", max_runs=9, holding=held["nearer"]) == []
+    claimed = await api.claim("busy", max_runs=9, holding=held["busy"])
+    assert [run["id"] for run in claimed] == [small]
+
+
+async def test_a_waiting_worker_takes_what_was_held_back_once_a_large_run_is_cancelled(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.beat(resources={"cpu_cores": 2})
+    first = await api.submit(constraints={"cpu": 1})
+    await api.claim()
+    large = await api.submit(constraints={"cpu": 2})
+    await waited(api, large, monkeypatch)
+    small = await api.submit(constraints={"cpu": 1})
+    claimed: list[str] = []
+
+    async def wait() -> None:
+        claimed.extend(run["id"] for run in await api.claim(wait_s=60, holding=[first]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked(0.1)
+        assert claimed == []
+        await api.post(f"/runs/{large}/cancel")
+    assert claimed == [small]
+
+
+async def test_what_fits_nobody_is_looked_at_once_a_worker_comes_that_can_have_it(
+    api: Api,
+) -> None:
+    await api.beat(resources={"cpu_cores": 2})
+    tagged = await api.submit(tags=["b", "a"], constraints={"cpu": 4})
+    again = await api.submit(tags=["a", "b"], constraints={"cpu": 4})
+    assert await api.claim(max_runs=9) == []
+    claimed: list[str] = []
+
+    async def wait() -> None:
+        claimed.extend(run["id"] for run in await api.claim("w2", max_runs=9, wait_s=60))
+
+    await api.beat("w2", resources={"cpu_cores": 8})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked(0.1)
+        await api.beat("w2", resources={"cpu_cores": 8}, tags=["a", "b", "c"])
+    assert claimed == [tagged, again]
+
+
+async def test_of_kinds_that_fit_the_best_run_of_all_comes_first(api: Api) -> None:
+    await api.beat(resources={"cpu_cores": 100, "ram_mb": 1000})
+    runs = [
+        await api.submit(priority=priority, constraints=needs)
+        for priority, needs in (
+            (1, {"cpu": 1}),
+            (3, {"ram_mb": 9}),
+            (2, {"cpu": 1}),
+            (3, {"cpu": 1}),
+            (2, {"ram_mb": 9}),
+        )
+    ]
+    order = [runs[index] for index in (1, 3, 2, 4, 0)]
+    assert [run["id"] for run in await api.claim(max_runs=9)] == order
+
+
+async def test_a_run_whose_priority_is_changed_changes_its_place(api: Api) -> None:
+    await api.beat()
+    first, second, third = [await api.submit() for _ in range(3)]
+    await api.ask("PATCH", f"/runs/{third}", json={"priority": 9})
+    await api.ask("PATCH", f"/runs/{first}", json={"priority": 1})
+    assert [run["id"] for run in await api.claim(max_runs=9)] == [third, second, first]

@@ -319,3 +319,19 @@ def test_another_key_in_its_file_is_taken_without_a_restart(
 async def test_the_settings_key_is_the_one_required(tmp_path: Path) -> None:
     async with serving(replace(settings_in(tmp_path), api_key=KEY)) as api:
         assert await api.get("/runs")
+
+
+async def test_a_second_server_on_the_same_database_does_not_start(tmp_path: Path) -> None:
+    link = tmp_path / "link.sqlite3"
+    async with serving(settings_in(tmp_path)):
+        link.symlink_to(tmp_path / "server.sqlite3")
+        other = settings_in(tmp_path, database_url=f"sqlite:///{link}")
+        for settings in (settings_in(tmp_path), other):
+            with pytest.RaisesGroup(
+                pytest.RaisesExc(DatabaseError, match=f"process {os.getpid()}"),
+                flatten_subgroups=True,
+            ):
+                async with serving(settings):
+                    pass
+    async with serving(settings_in(tmp_path)) as api:
+        assert (await api.get("/health"))["status"] == "ok"

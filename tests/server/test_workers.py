@@ -1,12 +1,15 @@
 """Heartbeats, what workers hear about their runs, and how they are shown."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from .api import Api, Json
+from gyoza.server.store import workers
+
+from .api import Api, Json, delete, pages_of, serving, settings_in
 
 
 async def test_a_heartbeat_answers_with_the_states_of_the_listed_runs(api: Api) -> None:
@@ -135,3 +138,62 @@ async def test_a_cursor_of_another_database_hears_all_the_news_of_this_one(api: 
 async def test_what_is_no_cursor_is_400(api: Api, cursor: str) -> None:
     for path in ("/workers/w1/changes?", "/events?topic=t&"):
         assert "cursor" in await api.detail("GET", f"{path}after={cursor}", 400)
+
+
+async def test_workers_that_ended_and_those_that_are_lost_are_told_apart_and_can_go(
+    tmp_path: Path,
+) -> None:
+    now = 1_000_000.0
+    async with serving(settings_in(tmp_path, lease_s=30), clock=lambda: now) as api:
+        await api.beat("left", draining=True, leaving=True)
+        await api.beat("silent")
+        await api.beat("here")
+        assert "online" in await api.detail("DELETE", "/workers/here", 409)
+        await wait_all_tasks_blocked(0.1)
+        with trio.fail_after(200):
+            while await states(api) != {"left": "offline", "silent": "lost", "here": "online"}:
+                now += 5
+                await api.beat("here")
+        for worker in ("left", "silent"):
+            await delete(api, f"/workers/{worker}")
+            await api.detail("GET", f"/workers/{worker}", 404)
+        await api.detail("DELETE", "/workers/nobody", 404)
+        assert await states(api) == {"here": "online"}
+        await api.beat("silent")
+        assert (await states(api))["silent"] == "online"
+
+
+async def test_the_server_tells_of_workers_that_are_lost_and_come_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gyoza.server.leases")
+    async with serving(settings_in(tmp_path, lease_s=0.3)) as api:
+        run = await api.running()
+        with trio.fail_after(200):
+            while f"Run {run} was taken from worker w1" not in caplog.text:
+                await api.get("/runs")
+            assert "Worker w1 was not heard of for 0.3 s" in caplog.text
+            while "Worker w1 is no longer lost" not in caplog.text:
+                await api.beat()
+
+
+async def test_a_long_list_of_workers_comes_in_pages(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"w{number}" for number in range(5)]
+    for name in names:
+        await api.beat(name)
+    pages = [[worker["id"] for worker in page] for page in await pages_of(api, "/workers", 2)]
+    assert pages == [names[:2], names[2:4], names[4:]]
+    monkeypatch.setattr(workers, "PAGE_BYTES", 1)
+    assert len(await pages_of(api, "/workers", 100)) == 5
+
+
+async def test_a_worker_shows_how_many_runs_it_was_given(api: Api) -> None:
+    await api.running()
+    assert (await api.get("/workers/w1"))["held"] == 1
+    assert [worker["held"] for worker in await api.get("/workers")] == [1]
+
+
+async def states(api: Api) -> dict[str, str]:
+    return {worker["id"]: worker["state"] for worker in await api.get("/workers")}

@@ -122,7 +122,7 @@ async def create(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Check the inputs, then queue a run that inherits the rest from the definition."""
-    once = await once_of(request, by, idempotency_key, f"definitions/{name}")
+    once = await once_of(request, by, idempotency_key, name)
 
     def find(conn: Connection) -> RunRow | OpDefinition:
         # By now the definition may have another version that takes other inputs.

@@ -54,7 +54,7 @@ async def create(
 ) -> Response:
     """Queue a run of any image."""
     asked = body.to_model()
-    once = await once_of(request, by, idempotency_key, "runs")
+    once = await once_of(request, by, idempotency_key)
     [inputs] = await body_of(request).texts_of(body.inputs)
     return await make_run(service, asked, inputs, by, once)
 
@@ -234,15 +234,15 @@ async def release(
     )
 
 
-async def once_of(request: Request, by: Key, idempotency_key: str | None, what: str) -> Once | None:
-    """Return what makes a request one that is done once; None without an Idempotency-Key.
-
-    `what` tells requests with the same body apart.
-    """
+async def once_of(
+    request: Request, by: Key, idempotency_key: str | None, definition: str | None = None
+) -> Once | None:
+    """Return what makes a request one that is done once; None without an Idempotency-Key."""
     if idempotency_key is None:
         return None
-    digest = await body_of(request).digest(what)
-    return Once(f"{by.id} {idempotency_key}", digest)
+    digest = await body_of(request).digest(definition or "")
+    operation = "run" if definition is None else "definition"
+    return Once(f"{by.id} {operation} {idempotency_key}", digest)
 
 
 async def make_run(

@@ -211,14 +211,24 @@ def restart_leases(tx: Tx, lease_s: float, leap_s: float = 0.0) -> None:
             tx.conn.execute(update(runs).where(runs.c.id == run.id).values(not_before=moment))
 
 
-def sweep(tx: Tx) -> float | None:
-    """Evict what has lost its lease, free what has waited out its back-off.
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep has done.
 
-    Returns:
-        When the next lease or back-off ends, in seconds since 1970; None if there is none.
+    Attributes:
+        evicted: Ids of the runs that were taken from their workers, and of these.
+        due: When the next lease or back-off ends, in seconds since 1970; None if there is none.
     """
+
+    evicted: list[tuple[str, str]]
+    due: float | None
+
+
+def sweep(tx: Tx) -> Swept:
+    """Evict what has lost its lease, free what has waited out its back-off."""
     expired = select(runs).where(runs.c.lease_until <= tx.now)
-    for run in tx.conn.execute(expired.order_by(runs.c.lease_until)).all():
+    evicted = tx.conn.execute(expired.order_by(runs.c.lease_until)).all()
+    for run in evicted:
         transitions.evict(tx, run)
     freed = update(runs).where(runs.c.not_before <= tx.now).values(not_before=None)
     for kind_id in set(tx.conn.scalars(freed.returning(runs.c.kind_id)).all()):
@@ -229,4 +239,5 @@ def sweep(tx: Tx) -> float | None:
         tx.conn.scalar(select(func.min(column)).where(column.is_not(None)))
         for column in (runs.c.lease_until, runs.c.not_before)
     ]
-    return min((moment for moment in due if moment is not None), default=None)
+    first = min((moment for moment in due if moment is not None), default=None)
+    return Swept([(run.id, run.worker_id) for run in evicted], first)

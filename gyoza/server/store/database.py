@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gyoza.server.errors import DatabaseError, NotReady
 from gyoza.server.json_text import for_column
+from gyoza.server.store.lock import DatabaseLock
 from gyoza.server.store.schema import SCHEMA_VERSION, UPGRADES, metadata
 from gyoza.server.wakeups import Wakeups
 
@@ -89,6 +90,7 @@ class Database:
         self._write_limit = trio.CapacityLimiter(1)  # before the first job, and after the last
         self._read_limit = trio.CapacityLimiter(READERS)
         self._ping_limit = trio.CapacityLimiter(1)
+        self._lock: DatabaseLock | None = None
         self.written_at = time.monotonic()  # it was opened just now
         self.write_error: str | None = None
 
@@ -101,7 +103,7 @@ class Database:
         """
         database = cls(path, wakeups, clock)
         try:
-            await trio.to_thread.run_sync(
+            database._lock = await trio.to_thread.run_sync(
                 _prepare, path, database._writer, limiter=database._write_limit
             )
         except BaseException:
@@ -202,6 +204,8 @@ class Database:
     def _dispose(self) -> None:
         self._reader.dispose()
         self._writer.dispose()
+        if self._lock:
+            self._lock.release()
 
 
 def prove_writable(tx: Tx) -> None:
@@ -238,7 +242,8 @@ def _engine(path: Path, begin: str, size: int) -> Engine:
     return engine
 
 
-def _prepare(path: Path, writer: Engine) -> None:
+def _prepare(path: Path, writer: Engine) -> DatabaseLock:
+    """Open the database, which nobody else may use from now on."""
     if sqlite3.sqlite_version_info < NEEDED:
         raise DatabaseError(
             f"gyoza needs SQLite {'.'.join(map(str, NEEDED))} or later, and this Python has "
@@ -246,6 +251,10 @@ def _prepare(path: Path, writer: Engine) -> None:
         )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = DatabaseLock(path)
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+    try:
         # SQLite gives its other files the same mode: variables of runs are nobody else's business.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with writer.begin() as conn:
@@ -263,11 +272,19 @@ def _prepare(path: Path, writer: Engine) -> None:
                 index.create(conn, checkfirst=True)
             conn.exec_driver_sql("DELETE FROM texts WHERE run_id IS NULL")  # a server was killed
             conn.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
-    except (OSError, SQLAlchemyError, sqlite3.Error) as error:
-        raise DatabaseError(
-            f"The database {path} cannot be opened ({_cause(error)}); "
-            "set GYOZA_DATABASE_URL to a file that can be written."
-        ) from error
+    except BaseException as error:
+        lock.release()
+        if isinstance(error, OSError | SQLAlchemyError | sqlite3.Error):
+            raise _cannot_open(path, error) from error
+        raise
+    return lock
+
+
+def _cannot_open(path: Path, error: Exception) -> DatabaseError:
+    return DatabaseError(
+        f"The database {path} cannot be opened ({_cause(error)}); "
+        "set GYOZA_DATABASE_URL to a file that can be written."
+    )
 
 
 def _cause(error: Exception) -> Any:

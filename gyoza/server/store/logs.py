@@ -7,6 +7,7 @@ from enum import Enum, auto
 from sqlalchemy import Connection, Integer, bindparam, func, insert, select, update
 
 from gyoza.models import OpRunState
+from gyoza.models.limits import KIB, LOG_BYTES, MIB
 from gyoza.server.errors import Conflict, Full, NotFound
 from gyoza.server.store.database import Tx
 from gyoza.server.store.runs import find_row
@@ -14,12 +15,7 @@ from gyoza.server.store.schema import attempts, log_chunks, workers
 from gyoza.server.store.transitions import was_evicted
 from gyoza.server.wakeups import run_key
 
-KB = 1024
-MB = 1024 * KB
-MAX_LOG_BYTES = 80 * MB
-"""What an attempt may write; a worker of ours cuts it far sooner."""
-
-PIECE_BYTES = 256 * KB
+PIECE_BYTES = 256 * KIB
 """The most that is stored in one row, and read at once."""
 
 QUIET_S = 120.0
@@ -135,8 +131,8 @@ def append_log(
     end = stored + len(fresh)
     changed: dict[str, object] = {}
     if fresh:
-        if end > MAX_LOG_BYTES:
-            raise Full(f"The log of an attempt may hold {MAX_LOG_BYTES // MB} MiB, no more.")
+        if end > LOG_BYTES:
+            raise Full(f"The log of an attempt may hold {LOG_BYTES // MIB} MiB, no more.")
         rows = [
             {"offset": stored + at, "end": stored + at + len(piece), "data": piece}
             for at, piece in pieces(fresh)

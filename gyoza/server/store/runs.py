@@ -125,7 +125,8 @@ class Once:
     """A request that is to be done once, however often it is made.
 
     Attributes:
-        name: Its Idempotency-Key, behind the id of the API key: each has names of its own.
+        name: Its Idempotency-Key, behind the id of the API key and the operation: each has names
+            of its own.
         digest: SHA-256 of what it asks for.
     """
 

@@ -52,7 +52,8 @@ UPGRADES = {
         "UPDATE kinds SET (head_priority, head_seq) = (SELECT priority, seq FROM runs "
         f"WHERE {IS_QUEUED} AND kind_id = kinds.id ORDER BY priority DESC, seq LIMIT 1)",
         # Nobody knows which key they came with; most servers have but their own.
-        "UPDATE runs SET idempotency_key = 'server ' || idempotency_key",
+        "UPDATE runs SET idempotency_key = 'server ' || "
+        "iif(op_definition IS NULL, 'run ', 'definition ') || idempotency_key",
         "ALTER TABLE events ADD COLUMN created_by TEXT",
         "ALTER TABLE definitions ADD COLUMN created_by TEXT",
         "ALTER TABLE api_keys ADD COLUMN tags JSON",
@@ -111,7 +112,7 @@ runs = Table(
     metadata,
     Column("seq", Integer, primary_key=True),  # order of creation
     Column("id", Text, nullable=False, unique=True),
-    Column("idempotency_key", Text, unique=True),  # behind the id of the API key
+    Column("idempotency_key", Text, unique=True),  # see `Once`
     Column("request_digest", LargeBinary),  # SHA-256 of what was asked for with it
     Column("created_by", Text),
     Column("state", Text, nullable=False),

@@ -35,7 +35,7 @@ _MINE = runs.c.id.in_(_LISTED), runs.c.worker_id == bindparam("worker")
 _STATES = select(runs.c.id, runs.c.state).where(*_MINE)
 _RENEW = update(runs).where(*_MINE, runs.c.state.in_(HELD))
 _COUNTS = (
-    select(runs.c.worker_id, func.count().label("count"))
+    select(runs.c.worker_id, func.count().label("held"))
     .where(runs.c.lease_until.is_not(None))
     .group_by(runs.c.worker_id)
 )
@@ -200,7 +200,7 @@ def show_worker(conn: Connection, worker_id: str, heard_since: float) -> Json:
 
 def _held(conn: Connection) -> dict[str, int]:
     """Return how many runs each worker has."""
-    return {row.worker_id: row.count for row in conn.execute(_COUNTS)}
+    return {row.worker_id: row.held for row in conn.execute(_COUNTS)}
 
 
 def _show(row: Row[Any], heard_since: float, held: dict[str, int]) -> Json:
@@ -225,6 +225,13 @@ def state_of(row: Row[Any], heard_since: float) -> str:
     if row.last_seen < heard_since:
         return "lost"
     return "draining" if is_draining(row) else "online"
+
+
+def lost_workers(conn: Connection, heard_since: float) -> frozenset[str]:
+    """Return the ids of the workers that went silent without a word."""
+    left = workers.c.heartbeat["leaving"].as_boolean()
+    silent = select(workers.c.id).where(workers.c.last_seen < heard_since, left.is_not(True))
+    return frozenset(conn.scalars(silent))
 
 
 def forget_worker(tx: Tx, worker_id: str, heard_since: float) -> None:

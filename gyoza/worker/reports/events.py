@@ -75,6 +75,7 @@ class EventReporter:
         self._next_seq = record.next_seq
         self._news = trio.Event()
         self._progress: Report | None = None
+        self._percentage: str | int | None = None
         self._due = -math.inf
         self._counted: EventCount = record.position.events
         end = record.end
@@ -95,9 +96,13 @@ class EventReporter:
     def admit(self, events: Sequence[OpEvent]) -> list[Report]:
         """Number events that are to be `put` as soon as they are recorded.
 
-        Those that are too many are left out and counted; of PROGRESS only the latest stays.
+        Those that are too many are left out and counted; of PROGRESS only the latest stays, and
+        that only if it says something new.
         """
         progress = next((e for e in reversed(events) if e.type == EventType.PROGRESS), None)
+        if progress and not progress.payload:
+            known, self._percentage = self._percentage, progress.msg
+            progress = None if progress.msg == known else progress
         return [
             self._numbered(EventType(event.type), event.msg, event.payload)
             for event in events
