@@ -86,6 +86,10 @@ MaxConcurrency = Annotated[
     int | None, _option("GYOZA_MAX_CONCURRENCY", "Runs at a time; one for each CPU.")
 ]
 PullPolicy = Annotated[Pull | None, _option("GYOZA_PULL_POLICY", "When images are pulled.")]
+RegistryWait = Annotated[
+    float | None,
+    _option("GYOZA_REGISTRY_WAIT", "Seconds to wait for a registry that is away; 120."),
+]
 Grace = Annotated[
     float | None,
     _option("GYOZA_GRACE", "Seconds between SIGTERM and SIGKILL for a container; 10."),

@@ -4,6 +4,7 @@ from gyoza.models.attempt import OpAttempt
 from gyoza.models.definition import InputSpec, InputSpecs, InputValidationError, OpDefinition
 from gyoza.models.gpus import MIG_TAG, pick_gpus
 from gyoza.models.ids import InvalidIdError, check_id
+from gyoza.models.images import ImageName, InvalidImageError, check_image, is_image_id
 from gyoza.models.policies import Constraints, EventDelivery, RetryPolicy
 from gyoza.models.run import EventEntry, ExecutionSummary, OpRun
 from gyoza.models.states import TRANSITIONS, EventType, FailureReason, OpRunState, ReleaseReason
@@ -17,10 +18,12 @@ __all__ = [
     "EventType",
     "ExecutionSummary",
     "FailureReason",
+    "ImageName",
     "InputSpec",
     "InputSpecs",
     "InputValidationError",
     "InvalidIdError",
+    "InvalidImageError",
     "OpAttempt",
     "OpDefinition",
     "OpRun",
@@ -28,5 +31,7 @@ __all__ = [
     "ReleaseReason",
     "RetryPolicy",
     "check_id",
+    "check_image",
+    "is_image_id",
     "pick_gpus",
 ]

@@ -34,6 +34,9 @@ ARGUMENTS = 10_000
 VARIABLES = 1_000
 """Variables of a run, and so its secrets."""
 
+LEAST_RAM_MB = 6
+"""Megabytes that a run can be limited to, at least: engines refuse less."""
+
 TAGS = 100
 """Tags that a run asks for."""
 

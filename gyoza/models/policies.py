@@ -15,7 +15,7 @@ class Constraints(Record):
 
     Attributes:
         cpu: CPU cores, which may be a fraction; becomes the container's CPU limit.
-        ram_mb: Memory in MB; becomes the container's memory limit.
+        ram_mb: Memory in MB, at least 6; becomes the container's memory limit.
         vram_mb: GPU memory in MB; the GPUs that provide it are handed out exclusively.
     """
 

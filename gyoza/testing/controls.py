@@ -70,12 +70,12 @@ class EngineControls:
             image: Its name; without a tag it is `:latest`.
             program: What its containers do; returns the exit code.
             handles_stop: The stop signal only sets `stop_asked`.
-            local: The engine has it without a pull.
-            in_registry: It can be pulled.
+            local: The engine has it without a pull: pulled before, or built here.
+            in_registry: It can be pulled; one that is here was.
             pull_progress: Sentences that a pull tells.
         """
         self._images[tagged(image)] = FakeImage(
-            program, handles_stop, local, in_registry, pull_progress
+            program, handles_stop, local, in_registry, pull_progress, local and in_registry
         )
 
     @contextmanager

@@ -35,7 +35,8 @@ class FakeContainerEngine(EngineControls):
         found = self._images.get(tagged(image))
         if found is None or not found.local:
             return None
-        digests = [f"{image}@sha256:{'0' * 64}"] if found.pulled else []
+        repository = tagged(image).rpartition(":")[0]
+        digests = [f"{repository}@sha256:{'0' * 64}"] if found.pulled else []
         return ImageInfo(id=f"sha256:{tagged(image)}", repo_digests=digests)
 
     async def pull(self, image: str, on_progress: Callable[[str], None]) -> None:

@@ -8,6 +8,7 @@ Errors:
         ContainerNotFound      the container is gone
         ImageNotFound          no such image on this engine                  (IMAGE_PULL)
         ImagePullError         the registry or the engine refused the pull   (IMAGE_PULL)
+          RegistryUnavailable    the registry could not be asked             (IMAGE_PULL)
       InputsInvalid            the run's inputs are not plain data           (POLICY)
       PolicyRefused            it is or has what this worker does not allow  (POLICY)
       GpusTooSmall             it asks for more GPU memory than there is     (POLICY)
@@ -62,6 +63,10 @@ class ImagePullError(EngineError):
     """The registry or the engine refused the pull."""
 
     reason = FailureReason.IMAGE_PULL
+
+
+class RegistryUnavailable(ImagePullError):
+    """The registry could not be asked, or could not answer: it may in a moment."""
 
 
 class InputsInvalid(WorkerError):

@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gyoza.worker.containers.image_names import is_allowed, is_reference
+from gyoza.models import InvalidImageError, check_image
+from gyoza.models.limits import LEAST_RAM_MB
+from gyoza.worker.containers.image_names import check_pattern, is_allowed
 from gyoza.worker.errors import PolicyRefused, SettingsError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -14,7 +16,7 @@ _LEAST: dict[str, float] = {
     "pids_limit": 1,
     "shm_mb": 1,
     "max_cpu": 0.01,
-    "max_ram_mb": 6,  # what an engine takes at least
+    "max_ram_mb": LEAST_RAM_MB,
 }
 
 
@@ -52,6 +54,8 @@ class ContainerPolicy:
         ):
             if value is not None and not pattern.fullmatch(value):
                 raise SettingsError(f"The setting {what} cannot be {value!r}.")
+        for pattern in self.allow_images:
+            check_pattern(pattern)
         require_least(self, _LEAST)
 
     def require_allowed(self, image: str, cpu: float | None, ram_mb: float | None) -> None:
@@ -60,12 +64,18 @@ class ContainerPolicy:
         Raises:
             PolicyRefused: If not; says which setting would allow it.
         """
-        if not is_reference(image):
-            raise PolicyRefused(f"{image[:80]!a} is not the name of an image.")
+        try:
+            check_image(image)
+        except InvalidImageError as error:
+            raise PolicyRefused(str(error)) from error
         if not is_allowed(image, self.allow_images):
             raise PolicyRefused(
                 f"This worker does not run the image {image}: its setting allow_images has no "
                 "pattern for it."
+            )
+        if ram_mb is not None and ram_mb < LEAST_RAM_MB:
+            raise PolicyRefused(
+                f"The run asks for ram_mb {ram_mb:g}, and no engine gives less than {LEAST_RAM_MB}."
             )
         for what, asked, most in (("cpu", cpu, self.max_cpu), ("ram_mb", ram_mb, self.max_ram_mb)):
             if asked is not None and most is not None and asked > most:

@@ -12,7 +12,7 @@ from gyoza.client import Access
 from gyoza.client.credentials import data_dir
 from gyoza.models import InvalidIdError, check_id
 from gyoza.models.limits import RUNNING_OPS
-from gyoza.worker.containers.pulls import PullPolicy
+from gyoza.worker.containers.pulls import REGISTRY_WAIT_S, PullPolicy
 from gyoza.worker.errors import SettingsError
 from gyoza.worker.policy import ContainerPolicy, require_least
 
@@ -38,6 +38,7 @@ class WorkerSettings:
         work_dir: Where op directories are made; the engine must see the same path.
         max_concurrency: Op runs at a time, if the system lets the worker open files for them.
         pull_policy: always, missing or never.
+        registry_wait_s: Seconds for which a registry that cannot be reached is asked again.
         grace_s: Seconds between SIGTERM and SIGKILL for a container that is stopped.
         drain_timeout_s: Seconds that running ops may take to finish after the first signal.
         heartbeat_s: Seconds between heartbeats, at most: several go within the server's lease.
@@ -63,6 +64,7 @@ class WorkerSettings:
     work_dir: Path = field(default_factory=lambda: data_dir() / "work")
     max_concurrency: int = field(default_factory=lambda: os.cpu_count() or 1)
     pull_policy: PullPolicy = "always"
+    registry_wait_s: float = REGISTRY_WAIT_S
     grace_s: float = 10.0
     drain_timeout_s: float = 300.0
     heartbeat_s: float = 5.0
@@ -169,6 +171,7 @@ def _names(_name: str, text: str) -> list[str]:
 
 _LEAST: dict[str, float] = {
     "max_concurrency": 1,
+    "registry_wait_s": 0,
     "grace_s": 0,
     "drain_timeout_s": 0,
     "heartbeat_s": 0.01,
@@ -183,6 +186,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "work_dir": ("GYOZA_WORK_DIR", _path),
     "max_concurrency": ("GYOZA_MAX_CONCURRENCY", _number(int)),
     "pull_policy": ("GYOZA_PULL_POLICY", _text),
+    "registry_wait_s": ("GYOZA_REGISTRY_WAIT", _number(float)),
     "grace_s": ("GYOZA_GRACE", _number(float)),
     "drain_timeout_s": ("GYOZA_DRAIN_TIMEOUT", _number(float)),
     "heartbeat_s": ("GYOZA_HEARTBEAT", _number(float)),

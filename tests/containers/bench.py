@@ -126,7 +126,7 @@ def add_images(engine: FakeContainerEngine) -> None:
         "shows-env": _shows_env,
         "writes-file": _writes_file,
     }.items():
-        engine.add_image(name, program)
+        engine.add_image(name, program, in_registry=False)
     engine.add_image("ignores-stop", _sleeps, handles_stop=True)
     engine.add_image("writes-when-asked", _writes_when_asked, handles_stop=True)
     engine.add_image("ends-well-when-asked", _ends_well_when_asked, handles_stop=True)

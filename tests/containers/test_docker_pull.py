@@ -16,8 +16,8 @@ import trio.testing
 
 from gyoza.demo.images import build_busybox_image
 from gyoza.worker.containers.docker_engine import DockerEngine
-from gyoza.worker.containers.docker_pull import PullProgress, read_pull, split_reference
-from gyoza.worker.errors import ImagePullError
+from gyoza.worker.containers.docker_pull import PullProgress, pull_error, read_pull
+from gyoza.worker.errors import ImagePullError, RegistryUnavailable
 from tests.containers.daemon import push
 from tests.containers.proxy import Proxy, open_proxy
 
@@ -35,20 +35,6 @@ LINES: list[dict[str, Any]] = [
     {"status": "Pull complete", "id": "a"},
     {"status": "Digest: sha256:0"},
 ]
-
-
-@pytest.mark.parametrize(
-    ("image", "parts"),
-    [
-        ("busybox", ("busybox", "latest")),
-        ("busybox:1.36", ("busybox", "1.36")),
-        ("localhost:5000/a/b", ("localhost:5000/a/b", "latest")),
-        ("localhost:5000/a/b:v1", ("localhost:5000/a/b", "v1")),
-        ("a/b@sha256:12", ("a/b", "sha256:12")),
-    ],
-)
-def test_only_one_tag_is_pulled(image: str, parts: tuple[str, str]) -> None:
-    assert split_reference(image) == parts
 
 
 def test_progress_is_summed_up_over_the_layers() -> None:
@@ -94,6 +80,51 @@ def test_progress_is_told_once_a_second_while_anything_moves(
 def test_an_error_line_fails_the_pull(line: dict[str, Any]) -> None:
     with pytest.raises(ImagePullError, match=r"^Cannot pull busybox: no space left\.$"):
         read_pull("busybox", [*LINES, line, *LINES], lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'Get "https://x/v2/": dial tcp: lookup x on 1.1.1.1:53: no such host',
+        'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused',
+        'Get "https://x/v2/": net/http: TLS handshake timeout',
+        'Get "https://x/v2/": context deadline exceeded',
+        'Get "https://x/v2/": x509: certificate signed by unknown authority',
+        'Get "https://x/v2/": http: server gave HTTP response to HTTPS client',
+        "received unexpected HTTP status: 503 Service Unavailable",
+        "failed to resolve reference: unexpected status from HEAD request: 502 Bad Gateway",
+        "toomanyrequests: You have reached your pull rate limit",
+        "error parsing HTTP 429 response body: no error details found",
+        "error parsing HTTP 502 response body: invalid character '<'",
+        "unexpected EOF",
+    ],
+)
+def test_a_registry_that_cannot_answer_is_not_the_last_word(words: str) -> None:
+    error = pull_error("example.org/op:1", words)
+    assert isinstance(error, RegistryUnavailable)
+    assert str(error) == f"Cannot pull example.org/op:1: {words}."
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("op", "manifest for op:latest not found: manifest unknown: manifest unknown"),
+        ("op", "pull access denied for op, repository does not exist or may require login"),
+        ("op", "unauthorized: authentication required"),
+        ("op", "error parsing HTTP 403 response body: no error details found"),
+        ("op", "no matching manifest for linux/arm64/v8 in the manifest list entries"),
+        ("timeout.example.org:503/dial/tls", "manifest unknown: timeout.example.org:503/dial/tls"),
+    ],
+)
+def test_a_registry_that_has_no_such_image_or_denies_it_has_answered(
+    image: str, words: str
+) -> None:
+    assert type(pull_error(image, words)) is ImagePullError
+
+
+def test_an_image_that_is_called_like_an_answer_is_none() -> None:
+    words = "Get https://denied.example.org/v2/not-found: EOF"
+    assert isinstance(pull_error("denied.example.org/not-found", words), RegistryUnavailable)
 
 
 @dataclass

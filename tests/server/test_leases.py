@@ -437,7 +437,7 @@ async def test_an_error_that_nobody_foresaw_does_not_end_the_service(
     ]
     looks = iter([None, *errors])
 
-    def look(tx: Tx) -> float | None:
+    def look(tx: Tx) -> claims.Swept:
         if error := next(looks, None):
             raise error
         return claims.sweep(tx)

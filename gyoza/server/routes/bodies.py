@@ -51,7 +51,7 @@ from gyoza.server.routes.fields import (
     Id,
     Image,
     Int,
-    Positive,
+    Ram,
     Seconds,
     Tag,
     Text,
@@ -80,7 +80,7 @@ class ConstraintsModel(Lenient):
     """Hardware a run needs."""
 
     cpu: Cores | None = None
-    ram_mb: Positive | None = None
+    ram_mb: Ram | None = None
     vram_mb: Count | None = None
 
     def to_model(self) -> Constraints:

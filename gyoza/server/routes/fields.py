@@ -13,18 +13,14 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from gyoza.models import EventType, check_id
+from gyoza.models import EventType, check_id, check_image
 from gyoza.models.ids import ID_PATTERN
+from gyoza.models.images import IMAGE_PATTERN
+from gyoza.models.limits import LEAST_RAM_MB
 
 MAX_INT = 2**53  # what every JSON reader keeps exactly, and SQLite stores
 REPORTED = [kind for kind in EventType if kind not in (EventType.ASSIGNED, EventType.RETRIED)]
 MASK = "***"  # in place of the value of a secret
-
-
-def _check_image(image: str) -> str:
-    if not image or image.startswith("-") or any(c.isspace() or c == "\0" for c in image):
-        raise ValueError(f"{image[:80]!r} is not the name of an image")
-    return image
 
 
 def _check_text(text: str) -> str:
@@ -75,8 +71,8 @@ Id = Annotated[
 ]
 Image = Annotated[
     str,
-    AfterValidator(_check_image),
-    WithJsonSchema({"type": "string", "pattern": r"^[^\s\x00-][^\s\x00]*$"}),
+    AfterValidator(check_image),
+    WithJsonSchema({"type": "string", "pattern": IMAGE_PATTERN}),
 ]
 Text = Annotated[str, AfterValidator(_check_text)]
 Variable = Annotated[str, AfterValidator(_check_variable)]
@@ -99,13 +95,13 @@ NULL_IS_EMPTY = NullIsEmpty()
 IS_NUMBER = BeforeValidator(_check_number)  # comes last: bounds are of what it leads to
 Int = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT), IS_NUMBER]
 Count = Annotated[int, Field(ge=0, le=MAX_INT), IS_NUMBER]
-Positive = Annotated[int, Field(ge=1, le=MAX_INT), IS_NUMBER]
 Cores = Annotated[
     float,
     AfterValidator(lambda cores: int(cores) if cores == int(cores) else cores),
     Field(ge=0.01, le=MAX_INT, allow_inf_nan=False, description="CPU cores, or a part of one."),
     IS_NUMBER,
 ]
+Ram = Annotated[int, Field(ge=LEAST_RAM_MB, le=MAX_INT), IS_NUMBER]
 Amount = Annotated[float, Field(ge=0, le=MAX_INT, allow_inf_nan=False), IS_NUMBER]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), IS_NUMBER]
 Wait = Annotated[

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import docker
-import docker.auth
 import docker.errors
 import docker.utils
 import requests
@@ -26,7 +25,6 @@ from gyoza.worker.errors import (
 )
 
 _docker: Any = docker
-_auth: Any = docker.auth
 _errors: Any = docker.errors
 _utils: Any = docker.utils
 
@@ -85,14 +83,6 @@ def own_errors(host: str) -> Generator[None]:
         raise _translate(error, host) from error
     except _errors.DockerException as error:
         raise EngineUnavailable(f"The Docker settings cannot be used: {error}") from error
-
-
-def registry_headers(docker_py: Any, repository: str) -> dict[str, str]:
-    """Return the headers that carry what `docker login` stored for the image's registry."""
-    docker_py.reload_config()  # so that a login of today counts
-    registry, _ = _auth.resolve_repository_name(repository)
-    header = _auth.get_config_header(docker_py, registry)
-    return {"X-Registry-Auth": header} if header else {}
 
 
 def words_of(error: Any) -> str:

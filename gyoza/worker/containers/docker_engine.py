@@ -11,11 +11,13 @@ from typing import Any
 import docker.errors
 import trio
 
-from gyoza.worker.containers.docker_client import registry_headers, words_of
+from gyoza.models import ImageName
+from gyoza.worker.containers.docker_client import words_of
 from gyoza.worker.containers.docker_exits import Exits, killed_for_memory, saw_exit
 from gyoza.worker.containers.docker_files import replace_folders
 from gyoza.worker.containers.docker_http import EngineHttp
-from gyoza.worker.containers.docker_pull import pull_error, read_pull, split_reference
+from gyoza.worker.containers.docker_login import login_headers
+from gyoza.worker.containers.docker_pull import pull_error, read_pull
 from gyoza.worker.containers.docker_requests import container_body, refuse_sockets
 from gyoza.worker.containers.docker_streams import attach, logs
 from gyoza.worker.containers.docker_threads import DockerThreads
@@ -130,18 +132,21 @@ class DockerEngine:
         def tell(sentence: str) -> None:
             trio.from_thread.run_sync(on_progress, sentence)
 
+        name = ImageName.parse(image)
+
         def pull(client: EngineHttp) -> None:
-            repository, tag = split_reference(image)
-            params = {"fromImage": repository, "tag": tag}
+            params = {"fromImage": name.repository, "tag": name.version}
+            headers, trouble = login_headers(name.registry)
+            if trouble:
+                logger.warning("%s %s is pulled without one.", trouble, image)
             try:
-                headers = registry_headers(client.docker_py, repository)
                 response = client.send(
                     "POST", "/images/create", params, headers=headers, endless=True
                 )
-            except (_errors.APIError, _errors.InvalidRepository) as error:
-                raise pull_error(image, words_of(error)) from error
+            except _errors.APIError as error:
+                raise pull_error(image, words_of(error), trouble) from error
             with response:
-                read_pull(image, map(json.loads, response), tell)
+                read_pull(image, map(json.loads, response), tell, trouble)
 
         await self._docker.run(pull, self._docker.pulls)
 

@@ -77,7 +77,7 @@ async def run_standalone(step: Callable[[ExecutionContext], Any], ctx: Execution
         tools = Toolbox(
             settings=settings,
             engine=engine,
-            pulls=SharedPulls(engine, pulling),
+            pulls=SharedPulls(engine, pulling, settings.registry_wait_s),
             gpus=GpuPool(resources.gpus),
             client=client,
             files=trio.CapacityLimiter(4),

@@ -103,7 +103,11 @@ async def open_worker(
         tools = Toolbox(
             settings=settings,
             engine=engine,
-            pulls=SharedPulls(engine, await stack.enter_async_context(trio.open_nursery())),
+            pulls=SharedPulls(
+                engine,
+                await stack.enter_async_context(trio.open_nursery()),
+                settings.registry_wait_s,
+            ),
             gpus=GpuPool(context.resources.gpus),
             client=client,
             files=trio.CapacityLimiter(FILE_THREADS),

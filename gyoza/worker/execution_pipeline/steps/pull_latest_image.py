@@ -19,7 +19,7 @@ async def pull_latest_image(ctx: ExecutionContext) -> ExecutionContext:
         The unchanged context.
 
     Raises:
-        ImagePullError: If the image cannot be pulled and none that was built here stands in.
+        ImagePullError: If the registry does not give it, or cannot be reached and it is not here.
         PolicyRefused: If this worker does not allow the image.
         ImageNotFound: If the policy is `never` and the engine does not have the image.
     """
