@@ -121,7 +121,7 @@ async def test_an_op_that_prints_its_secrets_in_every_way(
     for text in (everything_told(server, "run-1"), caplog.text, *kept):
         assert_hidden(TOKEN, text)
         assert_hidden(KEY.splitlines()[1], text)
-    assert caplog.text.count("shorter than 4 characters: PIN") == 1
+    assert caplog.text.count("shorter than 8 characters: PIN") == 1
 
 
 @pytest.mark.docker

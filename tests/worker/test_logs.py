@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.logs.demultiplexer import STDERR, STDOUT, Demultiplexer
 from gyoza.worker.logs.events import MAX_EVENT, PREFIX, EventParser, OpEvent, parse_event
 from gyoza.worker.logs.masker import Secrets
-from gyoza.worker.logs.output import BREATH, ContainerOutput
+from gyoza.worker.logs.output import SMALL, ContainerOutput
 from gyoza.worker.logs.spool import LogSpool
 from gyoza.worker.logs.tail import MAX_TAIL, Tail, last_lines
 from gyoza.worker.reports.events import EventReporter
@@ -248,12 +249,32 @@ async def test_each_stream_has_its_own_decoder(tmp_path: Path) -> None:
     assert not events
 
 
-async def test_a_block_of_very_many_pieces_is_whole_though_others_have_their_turn(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("pieces", "secrets"), [(SMALL, []), (2, ["a-secret"])], ids=["many-pieces", "secrets"]
+)
+async def test_what_may_take_long_is_parsed_beside_the_loop(
+    tmp_path: Path, pieces: int, secrets: list[str]
 ) -> None:
-    pieces = [(STDOUT, b"o"), (STDERR, b"e")] * 5 * BREATH
-    text, _, _ = await follow(tmp_path, b"".join(frame(*piece) for piece in pieces))
-    assert text == "oe" * 5 * BREATH
+    """A block of very many pieces, or secrets to look for: both are chosen by who submits a run."""
+    record = RunRecord.create(tmp_path / "r.1", OpRun("r"))
+    limiter, parsers = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
+    block = b"".join(frame(STDOUT, b"o") + frame(STDERR, b"e") for _ in range(pieces))
+    async with (
+        AsyncGyozaClient("http://nowhere.invalid", "key") as client,
+        trio.open_nursery() as nursery,
+    ):
+        reporter = EventReporter(client, ContainerIdentity("w", "r", 1), record, limiter)
+        output = ContainerOutput(record, reporter, lambda: None, limiter, Secrets(secrets), parsers)
+        output.container_exited(disturbed=False)
+        async with open_fake_engine() as engine:
+            with trio.fail_after(200):
+                async with parsers:
+                    nursery.start_soon(output.follow, engine, "container", Blocks(block))
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert output.tail.text() == ""
+                await output.ended.wait()
+    assert output.tail.text() == "oe" * pieces
+    record.close()
 
 
 async def test_the_last_line_needs_no_newline_and_bad_bytes_are_marked(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker.logs.events import PREFIX, OpEvent
-from gyoza.worker.logs.masker import MASK, PIECE, Masker, Secrets
+from gyoza.worker.logs.masker import MASK, MAX_FORMS, MOST_PLACES, PIECE, Masker, Secrets
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker, end_of
 
@@ -61,7 +61,7 @@ def test_every_place_is_masked_wherever_blocks_are_cut(
     forms = {
         form for value in values for form in (value.encode(), json.dumps(value)[1:-1].encode())
     }
-    assert masked(Secrets(values), *blocks) == by_the_letter(sorted(forms), data)
+    assert masked(Secrets(values, least=4), *blocks) == by_the_letter(sorted(forms), data)
 
 
 @given(SECRETS, st.text(LETTERS + "\n", max_size=60), st.integers(0, 120), st.integers(0, 120))
@@ -71,7 +71,7 @@ def test_nothing_is_told_or_lost_of_what_is_held_back(
     """A worker that dies begins again with what was held back, and tells the same."""
     data = text.encode()
     cut, kill = sorted((cut % (len(data) + 1), kill % (len(data) + 1)))
-    secrets = Secrets(values)
+    secrets = Secrets(values, least=4)
     first = Masker(secrets)
     told = first.feed(data[:cut]) + first.feed(data[cut:kill])
     position = kill - first.held
@@ -98,7 +98,7 @@ def test_nothing_is_told_or_lost_of_what_is_held_back(
 )
 def test_a_value_is_masked_in_every_form(shown: str, expected: str) -> None:
     values = [PEM, " p\u00e4ssword\n", 'a"quoted"secret', "token", "token-of-mine", "", "abc"]
-    assert Secrets(values).mask(shown) == expected
+    assert Secrets(values, least=5).mask(shown) == expected
 
 
 def test_a_secret_longer_than_what_is_held_back_is_masked_in_pieces() -> None:
@@ -113,13 +113,55 @@ def test_a_secret_longer_than_what_is_held_back_is_masked_in_pieces() -> None:
         assert masker.held <= 2 * PIECE
 
 
+def test_no_more_forms_are_looked_for_than_there_may_be_and_short_values_come_first() -> None:
+    lines = [f"line-{number:03}" for number in range(10 * MAX_FORMS)]
+    secrets = Secrets(["\n".join(lines), "a-short-one"])
+    assert not secrets.complete
+    shown = secrets.mask(" ".join([*lines, "a-short-one"]))
+    assert "a-short-one" not in shown
+    assert lines[-1] in shown
+    few = Secrets(["\n".join(lines[:9]), "a-short-one"])
+    assert few.complete
+    assert few.mask(" ".join([*lines[:9], "a-short-one"])).split() == ["***"] * 10
+
+
+def test_a_block_that_is_full_of_secrets_becomes_one_mask() -> None:
+    """However many there are, telling them apart takes no more than so long."""
+    letters = "abcdefgh"
+    turned = [letters[at:] + letters[:at] for at in range(8)]
+    data = (" ".join(turned) * MOST_PLACES).encode()
+    secrets = Secrets(turned)
+    assert masked(secrets, b"before ", data, b"x" * 9) == b"before " + MASK + b"x" * 9
+    assert (
+        masked(secrets, *[data[at : at + 997] for at in range(0, len(data), 997)]).count(b"a") == 0
+    )
+
+
+@given(SECRETS, st.text(LETTERS, max_size=30))
+def test_what_may_begin_a_secret_is_found_as_by_the_letter(values: list[str], text: str) -> None:
+    forms = {
+        form for value in values for form in (value.encode(), json.dumps(value)[1:-1].encode())
+    }
+    data = text.encode()
+    expected = max(
+        (
+            size
+            for form in forms
+            for size in range(1, len(form))
+            if size <= len(data) and data.endswith(form[:size])
+        ),
+        default=0,
+    )
+    assert Secrets(values, least=4).begun(data) == expected
+
+
 def test_a_value_that_is_no_utf_8_is_masked() -> None:
-    assert masked(Secrets(["\udcff\udcfesecret"]), b"is \xff\xfese", b"cret") == b"is ***"
+    assert masked(Secrets(["\udcff\udcfe-secret"]), b"is \xff\xfe-se", b"cret") == b"is ***"
 
 
 def test_texts_in_events_are_masked_keys_too() -> None:
     payload = {"my token": ["token", {"a": "xtokenx"}], "n": 1, "t": True}
-    event = Secrets(["token"]).mask_event(OpEvent("INFO", "the token", payload))
+    event = Secrets(["token"], least=5).mask_event(OpEvent("INFO", "the token", payload))
     assert event == OpEvent(
         "INFO", "the ***", {"my ***": ["***", {"a": "x***x"}], "n": 1, "t": True}
     )

@@ -15,7 +15,7 @@ from functools import partial
 
 import trio
 
-from gyoza.models import ReleaseReason
+from gyoza.models import EventType, ReleaseReason
 from gyoza.worker.containers.engine import (
     KILLED,
     ContainerExit,
@@ -37,7 +37,7 @@ from gyoza.worker.execution_pipeline.op_exit import exit_of_stopped, op_exit
 from gyoza.worker.execution_pipeline.run_scope import RunScope, grace_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.lacks import lack_of
-from gyoza.worker.logs.masker import Secrets
+from gyoza.worker.logs.masker import INCOMPLETE, Secrets
 from gyoza.worker.logs.output import ContainerOutput
 from gyoza.worker.run_record import Exit
 
@@ -282,9 +282,18 @@ class OpContainer:
         """Follow the container's output, to its end if it exits, in the run's nursery."""
         scope = self._scope
         names = [*scope.record.run.secrets, *scope.tools.settings.secret_env]
-        secrets = Secrets.of_variables(names, self._ctx.env_vars, self._run_id)
+        secrets = await scope.in_thread(
+            Secrets.of_variables, names, self._ctx.env_vars, self._run_id
+        )
+        if attach and not secrets.complete:
+            scope.reporter.note(EventType.INFO, INCOMPLETE)
         output = ContainerOutput(
-            scope.record, scope.reporter, scope.shipper.grown, scope.tools.files, secrets
+            scope.record,
+            scope.reporter,
+            scope.shipper.grown,
+            scope.tools.files,
+            secrets,
+            scope.tools.parsers,
         )
         following, followed = trio.CancelScope(), trio.Event()
 

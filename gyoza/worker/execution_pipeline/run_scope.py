@@ -57,6 +57,7 @@ class Toolbox:
         files: Limits the threads that read and write run files.
         removals: Limits those that remove what ops have left, which can take long and must not keep
             other runs' files waiting.
+        parsers: Limits those that parse what containers write, which ops can make long.
         doubt_engine: Called when the engine does not answer; runs wait then until it does. None
             for a script, which is told at once.
         contact: What is known of the server.
@@ -71,6 +72,7 @@ class Toolbox:
     doubt_engine: Callable[[], None] | None = None
     contact: ServerContact = field(default_factory=ServerContact)
     removals: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(4))
+    parsers: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
 
 
 @dataclass

@@ -8,44 +8,78 @@ lines in a failure), so that a cut never leaves the half of a secret that nobody
 import json
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from heapq import merge
+from itertools import chain
 from typing import Any, cast
 
 from gyoza.worker.logs.events import OpEvent
 
 MASK = b"***"
 
-MIN_SECRET = 4
-"""Characters; shorter values are left alone: they stand all over any text."""
+MIN_SECRET = 8
+"""Characters of a value, or of a line of one; shorter ones are left alone: they stand all over any
+text."""
 
-MIN_LINE = 8
-"""Characters from which on a line of a secret of several lines counts as a secret, too."""
+MAX_FORMS = 64
+"""Pieces of text that are looked for in what a run tells: each takes its time, block by block."""
 
-PIECE = 4096
+PIECE = 1024
 """Bytes; a longer secret is looked for in pieces, so that what is held back stays short."""
 
+MOST_PLACES = 10_000
+"""Places of secrets that are told apart in one block; one that has more becomes a single mask."""
+
 MAX_PERIOD = 32
+
+INCOMPLETE = (
+    f"Not all of the run's secrets are masked: they have more than {MAX_FORMS} lines, or pieces of "
+    f"{PIECE} bytes."
+)
+"""What the server is told of such a run."""
 
 logger = logging.getLogger(__name__)
 
 
 class Secrets:
-    """The values that nobody is to see, in all the forms in which they are masked.
+    """The values that nobody is to see, in the forms in which they are masked.
 
-    Those are the value without white space around it, each of its longer lines, and all of these as
-    JSON writes them.
+    Those are the value without white space around it, each of its lines, and all of these as JSON
+    writes them: whole values first, short ones before long ones, up to `MAX_FORMS`.
+
+    Args:
+        values: The values.
+        least: Characters from which on a value or a line counts.
+
+    Attributes:
+        complete: Whether that was enough for all of them.
     """
 
-    def __init__(self, values: Iterable[str] = ()) -> None:
-        self._forms = [_Form(piece) for piece in sorted(_pieces(values))]
+    def __init__(self, values: Iterable[str] = (), least: int = MIN_SECRET) -> None:
+        pieces: set[bytes] = set()
+        self.complete = True
+        for piece in _pieces(values, least):
+            if len(pieces) == MAX_FORMS and piece not in pieces:
+                self.complete = False
+                break
+            pieces.add(piece)
+        self._texts = sorted(pieces)
+        self._forms = [_Form(text) for text in self._texts]
+        self._shortest = min(map(len, self._texts), default=0)
+        self._longest = max(map(len, self._texts), default=0)
+        firsts = b"".join(re.escape(text[:1]) for text in self._texts)
+        self._beginning = re.compile(b"[%s]" % firsts) if firsts else None
 
     @classmethod
     def of_variables(
         cls, names: Iterable[str], variables: Mapping[str, str], run: str
     ) -> "Secrets":
-        """Take the values of those variables that are there; say which are too short."""
+        """Take the values of those variables that are there; say what is not masked of them.
+
+        With many variables this takes its time, and belongs in a thread.
+        """
         values = {name: variables[name] for name in sorted({*names}) if variables.get(name)}
         short = [name for name, value in values.items() if len(value.strip()) < MIN_SECRET]
         if short:
@@ -62,7 +96,11 @@ class Secrets:
 
     def spans(self, data: bytes, covered: int = 0) -> Iterator[tuple[int, int]]:
         """Yield where secrets are, in order, those that overlap as one; `covered` bytes are."""
-        found = [form.spans(data) for form in self._forms if form.text in data]
+        counts = [data.count(text) for text in self._texts]
+        if sum(counts) > MOST_PLACES:
+            yield 0, len(data)
+            return
+        found = [form.spans(data) for form, n in zip(self._forms, counts, strict=True) if n]
         start, end = 0, covered
         for next_start, next_end in merge(*found):
             if next_start >= end:
@@ -75,13 +113,19 @@ class Secrets:
 
     def begun(self, data: bytes) -> int:
         """Return the length of the longest end of `data` with which a secret may begin."""
-        longest = 0
-        for form in self._forms:
-            longest = max(longest, form.begun(data, longest))
-        return longest
+        if self._beginning is None:
+            return 0
+        for match in self._beginning.finditer(data, max(0, len(data) - self._longest + 1)):
+            rest = data[match.start() :]
+            after = bisect_right(self._texts, rest)  # a longer text that begins with it comes there
+            if after < len(self._texts) and self._texts[after].startswith(rest):
+                return len(rest)
+        return 0
 
     def mask(self, text: str) -> str:
         """Return the text without the secrets."""
+        if 4 * len(text) < self._shortest:  # a character has four bytes at most
+            return text
         masker = Masker(self)
         masked = masker.feed(text.encode()) + masker.flush()
         return masked.decode(errors="replace")
@@ -181,27 +225,15 @@ class _Form:
             yield start, end
             at = data.find(self.text, end)
 
-    def begun(self, data: bytes, least: int) -> int:
-        """Return how much of the text `data` ends with, if it is more than `least`, else 0."""
-        end = len(data) - least
-        at = max(0, len(data) - len(self.text) + 1)
-        while (at := data.find(self.text[:1], at, end)) >= 0:
-            if self.text.startswith(data[at:]):
-                return len(data) - at
-            at += 1
-        return 0
 
-
-def _pieces(values: Iterable[str]) -> set[bytes]:
-    texts: set[str] = set()
-    for value in values:
-        if len(stripped := value.strip()) >= MIN_SECRET:
-            lines = (line.strip() for line in stripped.splitlines())
-            texts |= {stripped, *(line for line in lines if len(line) >= MIN_LINE)}
-    escaped = {json.dumps(text, ensure_ascii=a)[1:-1] for text in texts for a in (True, False)}
-    return {
-        piece for form in texts | escaped for piece in _cut(form.encode(errors="surrogateescape"))
-    }
+def _pieces(values: Iterable[str], least: int) -> Iterator[bytes]:
+    """Yield the forms of the values, the most important first."""
+    whole = sorted((value.strip() for value in values), key=len)
+    lines = (line.strip() for value in whole for line in value.splitlines())
+    for text in chain(whole, lines):
+        if len(text) >= least:
+            for form in (text, *(json.dumps(text, ensure_ascii=a)[1:-1] for a in (True, False))):
+                yield from _cut(form.encode(errors="surrogateescape"))
 
 
 def _cut(form: bytes) -> Iterator[bytes]:

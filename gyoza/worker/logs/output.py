@@ -27,8 +27,11 @@ from gyoza.worker.run_record import Position, RunRecord
 BLOCKS = 4
 """Blocks read ahead of the parser; beyond that the job is slowed, never memory filled."""
 
-BREATH = 500
-"""Pieces of text and events after which other tasks have their turn: a block may hold very many."""
+AT_ONCE = 256 * 1024
+"""Bytes that are parsed at once, so that a cancel never waits long for the thread that does it."""
+
+SMALL = 4096
+"""Bytes up to which a block without secrets to look for is parsed without a thread."""
 
 LOOK_AGAIN_S = 1.0
 """Seconds after the end of a stream within which the container has exited, unless it broke."""
@@ -45,6 +48,7 @@ class ContainerOutput:
         on_text: Called when there is more text to ship.
         limiter: For the threads that write the record.
         secrets: Masked before anything is kept.
+        parsers: For the threads that parse: what they get is chosen by ops, and may take them long.
 
     Attributes:
         tail: The end of the ordinary text.
@@ -58,6 +62,7 @@ class ContainerOutput:
         on_text: Callable[[], None],
         limiter: trio.CapacityLimiter,
         secrets: Secrets | None = None,
+        parsers: trio.CapacityLimiter | None = None,
     ) -> None:
         self.tail = Tail.after(record.spool)
         self.ended = trio.Event()
@@ -65,6 +70,8 @@ class ContainerOutput:
         self._reporter = reporter
         self._on_text = on_text
         self._limiter = limiter
+        self._parsers = parsers or trio.CapacityLimiter(1)
+        self._masks = bool(secrets)
         self._recorded = True
         position = record.position
         self._streams = {
@@ -129,7 +136,7 @@ class ContainerOutput:
             self._whole = await self._take_kept(engine, container_id, follow=False)
             if not self._whole:
                 await backoff.wait()
-        await self._take((i for stream in self._streams.values() for i in stream.close()), end=True)
+        await self._take([i for stream in self._streams.values() for i in stream.close()], end=True)
 
     async def _take_kept(self, engine: ContainerEngine, container_id: str, *, follow: bool) -> bool:
         """Take what the engine has kept, from where we are; return whether that worked."""
@@ -169,7 +176,22 @@ class ContainerOutput:
             async for block in receive:
                 blocks = [block, *_waiting(receive)]
                 self._blocks += len(blocks)
-                await self._take(self._items(demultiplexer.feed(b"".join(blocks)), seen))
+                data = b"".join(blocks)
+                for at in range(0, len(data), AT_ONCE):
+                    part = data[at : at + AT_ONCE]
+                    await self._take(await self._parsed(demultiplexer, part, seen))
+
+    async def _parsed(
+        self, demultiplexer: Demultiplexer, data: bytes, seen: dict[int, PassOver]
+    ) -> list[str | OpEvent]:
+        """Return the text and the events in a block, from a thread if that may take its time."""
+
+        def parse() -> list[str | OpEvent]:
+            return [*self._items(demultiplexer.feed(data), seen)]
+
+        if self._masks or len(data) > SMALL:
+            return await in_thread(parse, limiter=self._parsers)
+        return parse()
 
     def _items(
         self, pieces: Iterator[tuple[int, bytes]], seen: dict[int, PassOver]
@@ -179,19 +201,10 @@ class ContainerOutput:
             if new:
                 yield from self._streams[number].feed(new)
 
-    async def _take(self, items: Iterator[str | OpEvent], *, end: bool = False) -> None:
-        texts: list[str] = []
-        events: list[OpEvent] = []
-        for number, item in enumerate(items, 1):
-            if number % BREATH == 0:
-                await trio.lowlevel.checkpoint()
-            if isinstance(item, OpEvent):
-                events.append(item)
-            else:
-                texts.append(item)
-        text = "".join(texts)
+    async def _take(self, items: list[str | OpEvent], *, end: bool = False) -> None:
+        text = "".join(item for item in items if isinstance(item, str))
         self.tail.add(text)
-        reports = self._reporter.admit(events)
+        reports = self._reporter.admit([item for item in items if isinstance(item, OpEvent)])
         await self._keep(text, [r.fact for r in reports if r.lasting], end=end)
         self._reporter.put(*reports)
 

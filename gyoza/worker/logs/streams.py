@@ -2,9 +2,13 @@
 
 import codecs
 from collections.abc import Iterator
+from itertools import groupby
+from typing import cast
 
 from gyoza.worker.logs.events import EventParser, OpEvent
 from gyoza.worker.logs.masker import Masker, Secrets
+
+Events = Iterator[OpEvent]
 
 KEPT_PIECE = 16 * 1024
 """Bytes of a line that the engine keeps before the line is finished."""
@@ -45,22 +49,23 @@ class TextStream:
         line = data[data.rfind(b"\n") + 1 :]
         line = line if len(line) < len(data) else self.unfinished + data
         self.unfinished = line[len(line) // KEPT_PIECE * KEPT_PIECE :]
-        for item in self._parser.feed(data):
-            yield from self._masked(item)
+        yield from self._masked(self._parser.feed(data))
 
     def close(self) -> Iterator[str | OpEvent]:
         """Yield what was held back."""
-        for item in self._parser.close():
-            yield from self._masked(item)
+        yield from self._masked(self._parser.close())
         yield self._decoder.decode(self._masker.flush(), final=True)
 
-    def _masked(self, item: bytes | OpEvent) -> Iterator[str | OpEvent]:
-        if isinstance(item, OpEvent):
-            # What is undecided must be the end of what was seen, so nothing is held across it.
-            yield self._decoder.decode(self._masker.flush())
-            yield self._secrets.mask_event(item)
-        else:
-            yield self._decoder.decode(self._masker.feed(item))
+    def _masked(self, items: Iterator[bytes | OpEvent]) -> Iterator[str | OpEvent]:
+        """Mask text and events; the text between two events at once, since each look costs."""
+        for is_event, group in groupby(items, key=lambda item: isinstance(item, OpEvent)):
+            if is_event:
+                # What is undecided must be the end of what was seen: nothing is held across it.
+                yield self._decoder.decode(self._masker.flush())
+                yield from (self._secrets.mask_event(event) for event in cast("Events", group))
+            else:
+                text = b"".join(cast("Iterator[bytes]", group))
+                yield self._decoder.decode(self._masker.feed(text))
 
 
 class PassOver:
