@@ -9,6 +9,7 @@ import trio
 
 from gyoza.testing.output import FakeOutput
 from gyoza.worker.containers.engine import ContainerSpec
+from gyoza.worker.op_io.disk_use import DiskUse
 
 
 async def succeed(container: "FakeContainer") -> int:
@@ -31,7 +32,8 @@ class FakeContainer:
         news: Set, and made anew, when something has happened to it or to its engine.
         oom_killed: What the engine will say of it; a program may set it.
         oom_told_late: Set in its place, the engine says so only after the exit.
-        output: What it has written.
+        output: What it has written to its streams.
+        written: What it has written to its own file system; a program may set it.
     """
 
     def __init__(self, id: str, spec: ContainerSpec, image: "FakeImage", now: datetime) -> None:
@@ -48,6 +50,7 @@ class FakeContainer:
         self.ended = trio.Event()
         self.news = trio.Event()
         self.output = FakeOutput()
+        self.written = DiskUse()
         self._scope = trio.CancelScope()
         self._signal: int | None = None
 

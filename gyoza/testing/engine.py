@@ -19,6 +19,7 @@ from gyoza.worker.containers.engine import (
     LogStream,
 )
 from gyoza.worker.errors import ContainerNotFound, ImagePullError
+from gyoza.worker.op_io.disk_use import DiskUse
 
 
 class FakeContainerEngine(EngineControls):
@@ -151,6 +152,10 @@ class FakeContainerEngine(EngineControls):
         for name in names:
             shutil.rmtree(host / name)
             (host / name).touch()
+
+    async def written(self, container_id: str) -> DiskUse:
+        """See `ContainerEngine.written`."""
+        return (await self._found("written", container_id)).written
 
     async def list(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """See `ContainerEngine.list`."""

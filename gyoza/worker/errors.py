@@ -17,6 +17,7 @@ Errors:
       OpError                  the op, not the worker, is at fault
         OutputInvalid          its output file is not plain data             (OUTPUT_INVALID)
         OpTimedOut             it ran longer than its `timeout_s`            (TIMED_OUT)
+        OpFilledDisk           it filled a disk that others need             (DISK_FULL)
       LeaseLost                the server no longer has this attempt here
       RunInterrupted           it cannot go on here, and not for the op: it is given back
         WorkerLacks            this worker lacks something for it, such as memory
@@ -109,6 +110,12 @@ class OpTimedOut(OpError):
     """The op ran longer than its `timeout_s`."""
 
     reason = FailureReason.TIMED_OUT
+
+
+class OpFilledDisk(OpError):
+    """The op has filled a disk that others need, too."""
+
+    reason = FailureReason.DISK_FULL
 
 
 class LeaseLost(WorkerError):

@@ -10,6 +10,7 @@ import trio
 
 from gyoza.testing import FakeContainer, FakeContainerEngine
 from gyoza.worker.containers.engine import ContainerEngine, ContainerExit, ContainerSpec, LogStream
+from gyoza.worker.op_io.disk_use import DiskUse
 
 MANY = "".join(f"{number}\n" for number in range(1, 20001)).encode()
 
@@ -42,6 +43,7 @@ SCRIPTS = {
     "takes-all-memory": "exec tail /dev/zero",
     "writes": "echo out; echo err >&2; printf unfinished",
     "writes-much": "seq 20000",
+    "fills-its-disk": "head -c 5000000 /dev/zero >/own; sync /own; echo ready; exec sleep 60",
     "sleeps": "echo ready; exec sleep 60",
     "ignores-stop": "trap '' TERM; echo ready; while :; do sleep 1; done",
     "ends-well-when-asked": "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done",
@@ -89,6 +91,11 @@ async def _sleeps(container: FakeContainer) -> int:
     return 0
 
 
+async def _fills_its_disk(container: FakeContainer) -> int:
+    container.written = DiskUse(5_000_000, 1)
+    return await _sleeps(container)
+
+
 async def _ends_well_when_asked(container: FakeContainer) -> int:
     await container.stdout(b"ready\n")
     await container.stop_asked.wait()
@@ -122,6 +129,7 @@ def add_images(engine: FakeContainerEngine) -> None:
         "writes": _writes,
         "writes-much": _writes_much,
         "writes-odd": _writes_odd,
+        "fills-its-disk": _fills_its_disk,
         "sleeps": _sleeps,
         "shows-env": _shows_env,
         "writes-file": _writes_file,

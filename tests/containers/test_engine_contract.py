@@ -369,3 +369,13 @@ async def test_folders_that_others_own_are_cleared_and_links_and_files_stay(
     assert all((shared / name).is_file() for name in ("theirs", odd))
     assert (shared / "file").read_text() == "kept"
     assert (beyond / "file").exists()
+
+
+async def test_what_a_container_has_written_to_its_own_file_system_is_told(bench: Bench) -> None:
+    with trio.fail_after(SLOW):
+        async with bench.running("fills-its-disk") as container_id:
+            use = await bench.engine.written(container_id)
+        with pytest.raises(ContainerNotFound):
+            await bench.engine.written(container_id)
+    assert 5_000_000 <= use.size < 50_000_000
+    assert use.inodes < 100

@@ -4,7 +4,6 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import trio
@@ -16,7 +15,7 @@ from gyoza.server.settings import ServerSettings
 from gyoza.testing import FakeContainerEngine, open_fake_engine
 from gyoza.worker.errors import EngineError
 from gyoza.worker.runner import disk_watch, engine_watch
-from gyoza.worker.runner.disk_watch import MB, DiskWatch
+from gyoza.worker.runner.disk_watch import DiskWatch, Room
 from gyoza.worker.runner.engine_watch import EngineWatch
 from gyoza.worker.runner.readiness import Obstacle, Readiness
 from tests.support.small_server import SmallServer
@@ -29,17 +28,18 @@ class Disks:
     def __init__(self) -> None:
         self.free_mb: dict[str, float] = {}
         self.hidden: set[str] = set()
+        self.inodes: tuple[int, int] = (1000, 10_000)
 
-    def usage(self, directory: Path) -> SimpleNamespace:
+    def room(self, directory: Path) -> Room:
         if str(directory) in self.hidden:
             raise PermissionError(13, "Permission denied")
-        return SimpleNamespace(free=self.free_mb.get(str(directory), 10_000) * MB)
+        return Room(self.free_mb.get(str(directory), 10_000), *self.inodes)
 
 
 @pytest.fixture
 def disks(monkeypatch: pytest.MonkeyPatch) -> Disks:
     disks = Disks()
-    monkeypatch.setattr(disk_watch, "disk_usage", disks.usage)
+    monkeypatch.setattr(disk_watch, "free_room", disks.room)
     monkeypatch.setattr(disk_watch, "PERIOD_S", 0.01)
     return disks
 
@@ -183,10 +183,23 @@ async def test_the_work_directorys_disk_counts_and_one_that_cannot_be_looked_at_
     disks.hidden = {"/elsewhere"}
     with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
-            watch = DiskWatch([Path("/elsewhere"), tmp_path], 10, readiness)
+            watch = DiskWatch(Path("/elsewhere"), tmp_path, 10, readiness)
             await nursery.start(watch.serve)
             assert watch.low
             disks.hidden.add(str(tmp_path))
+            await readiness.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def test_few_inodes_are_little_room(disks: Disks, tmp_path: Path) -> None:
+    readiness = Readiness()
+    disks.inodes = (199, 10_000)
+    with trio.fail_after(200):
+        async with trio.open_nursery() as nursery:
+            watch = DiskWatch(tmp_path, tmp_path, 10, readiness)
+            await nursery.start(watch.serve)
+            assert watch.low
+            disks.inodes = (0, 0)  # a file system that does not count them
             await readiness.wait()
             nursery.cancel_scope.cancel()
 
@@ -195,7 +208,7 @@ async def test_a_least_of_0_looks_at_no_disk(disks: Disks, tmp_path: Path) -> No
     disks.free_mb[str(tmp_path)] = 0
     with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
-            watch = DiskWatch([tmp_path], 0, Readiness())
+            watch = DiskWatch(tmp_path, tmp_path, 0, Readiness())
             await nursery.start(watch.serve)
     assert not watch.low
 

@@ -269,7 +269,7 @@ async def _take(
     for size in [*sorted(kills), None]:
         limiter = trio.CapacityLimiter(1)
         reporter = EventReporter(client, ContainerIdentity("w", "r", 1), record, limiter)
-        output = ContainerOutput(record, reporter, lambda: None, limiter, Secrets(secrets))
+        output = ContainerOutput(record, reporter, lambda: None, limiter, Secrets(secrets, least=1))
         output.container_exited(disturbed=False)
         engine = Kept(data[:size], hangs=size is not None)
         with trio.fail_after(200):

@@ -56,6 +56,21 @@ async def test_whatever_a_container_that_was_being_stopped_exited_with_the_stop_
     assert earlier.server.logs[RUN] == "last words\n"
 
 
+@pytest.mark.row("killed-stopping", "disk-full")
+async def test_an_op_that_was_being_stopped_for_a_full_disk_has_failed_of_that(
+    earlier: EarlierLife, start_worker: StartWorker
+) -> None:
+    record = earlier.claimed("sleeper")
+    record.note_starting([])
+    record.note_stopping(False, "The op has filled a disk.")
+    earlier.container(record, state="exited", exit_code=0)
+    record.close()
+    await start_again(start_worker, earlier)
+    [failed] = earlier.server.events
+    assert failed["payload"]["reason"] == "DISK_FULL"
+    assert failed["msg"] == "The op has filled a disk."
+
+
 @both_stops
 async def test_it_decides_too_if_the_op_ran_out_of_memory(
     timed_out: bool, earlier: EarlierLife, start_worker: StartWorker

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from gyoza.server.errors import DatabaseError, NotReady
 from gyoza.server.json_text import for_column
 from gyoza.server.store.lock import DatabaseLock
+from gyoza.server.store.reserve import Reserve
 from gyoza.server.store.schema import SCHEMA_VERSION, UPGRADES, metadata
 from gyoza.server.wakeups import Wakeups
 
@@ -85,6 +86,7 @@ class Database:
         # The transaction's kind decides: two engines, so that a pool never mixes them.
         self._writer = _engine(path, "BEGIN IMMEDIATE", 1)
         self._reader = _engine(path, "BEGIN", READERS + 1)
+        self._reserve = Reserve(path)
         self._jobs: deque[_Job] = deque()
         self._writing = False
         self._write_limit = trio.CapacityLimiter(1)  # before the first job, and after the last
@@ -163,6 +165,16 @@ class Database:
             trio.lowlevel.reschedule(job.task, result)
 
     def _transact(self, batch: list[_Job]) -> list[_Done]:
+        try:
+            done = self._transact_once(batch)
+        except DBAPIError as error:
+            if not (_is_for_room(error) and self._reserve.give_free()):
+                raise
+            done = self._transact_once(batch)
+        self._reserve.keep()
+        return done
+
+    def _transact_once(self, batch: list[_Job]) -> list[_Done]:
         with self._writer.begin() as conn:
             return [self._do(conn, job, alone=len(batch) == 1) for job in batch]
 
@@ -173,6 +185,8 @@ class Database:
         conn.exec_driver_sql("SAVEPOINT job")
         result = capture(job.run, tx)
         if isinstance(result, Error):
+            if isinstance(result.error, DBAPIError) and _is_for_room(result.error):
+                raise result.error  # with it the whole transaction may be gone
             tx.wake.clear()
             conn.exec_driver_sql("ROLLBACK TO job")
         conn.exec_driver_sql("RELEASE job")
@@ -211,6 +225,12 @@ class Database:
 def prove_writable(tx: Tx) -> None:
     """Write something that changes nothing, so that the commit tells whether writes go."""
     tx.conn.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _is_for_room(error: DBAPIError) -> bool:
+    """Whether a full disk may be what the database met; of its files it says less than that."""
+    told = getattr(error.orig, "sqlite_errorcode", 0)
+    return told & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def _engine(path: Path, begin: str, size: int) -> Engine:

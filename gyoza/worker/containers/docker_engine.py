@@ -13,6 +13,7 @@ import trio
 
 from gyoza.models import ImageName
 from gyoza.worker.containers.docker_client import words_of
+from gyoza.worker.containers.docker_disk import written
 from gyoza.worker.containers.docker_exits import Exits, killed_for_memory, saw_exit
 from gyoza.worker.containers.docker_files import replace_folders
 from gyoza.worker.containers.docker_http import EngineHttp
@@ -31,6 +32,7 @@ from gyoza.worker.containers.engine import (
     ImageInfo,
     LogStream,
 )
+from gyoza.worker.op_io.disk_use import DiskUse
 
 _errors: Any = docker.errors
 
@@ -246,6 +248,10 @@ class DockerEngine:
         await self._docker.ask(
             lambda client: replace_folders(client, container_id, folder, names), slow=True
         )
+
+    async def written(self, container_id: str) -> DiskUse:
+        """See `ContainerEngine.written`."""
+        return await self._docker.ask(lambda client: written(client, container_id), slow=True)
 
     async def list(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """See `ContainerEngine.list`."""

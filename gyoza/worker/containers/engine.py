@@ -15,6 +15,8 @@ from typing import Protocol
 
 import trio
 
+from gyoza.worker.op_io.disk_use import DiskUse
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
@@ -276,6 +278,16 @@ class ContainerEngine(Protocol):
             container_id: A container that is created and not started.
             folder: Where it is mounted.
             names: Folders in it, each of which becomes an empty file, whoever owns what it has.
+        """
+        ...
+
+    async def written(self, container_id: str) -> DiskUse:
+        """Return what a container has written to its own file system, its volumes left out.
+
+        An engine that is elsewhere, or does not show the folder, tells the bytes alone.
+
+        Raises:
+            ContainerNotFound: If it has been removed.
         """
         ...
 

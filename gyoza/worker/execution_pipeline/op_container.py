@@ -50,7 +50,7 @@ OUTPUT_S, OUTPUT_STALL_S = 600.0, 10.0
 logger = logging.getLogger(__name__)
 
 
-async def note_stopping(scope: RunScope, *, timed_out: bool = False) -> None:
+async def note_stopping(scope: RunScope, *, timed_out: bool = False, filled: str = "") -> None:
     """Note that the run's container is about to be stopped, before it is sent a signal.
 
     The stop does not wait for the disk, which takes the note meanwhile.
@@ -58,8 +58,9 @@ async def note_stopping(scope: RunScope, *, timed_out: bool = False) -> None:
     Args:
         scope: The run's scope.
         timed_out: It is stopped at its time limit.
+        filled: Which disk it is stopped for, in a sentence.
     """
-    await scope.in_thread(scope.record.note_stopping, timed_out)
+    await scope.in_thread(scope.record.note_stopping, timed_out, filled)
     scope.tasks.start_soon(scope.in_thread, scope.record.sync)
 
 
@@ -127,7 +128,8 @@ class OpContainer:
             return None
         found = await self._engine.list(self._scope.identity.key)
         record = self._scope.record
-        if not found and record.started_at is not None and not record.timed_out:
+        stopped = record.timed_out or record.filled
+        if not found and record.started_at is not None and not stopped:
             # Maybe by the worker's earlier life, killed before it could give the run back.
             raise RunInterrupted("Its container was removed meanwhile.", "CONTAINER_GONE")
         return found[0] if found else None
@@ -203,6 +205,7 @@ class OpContainer:
         exited: ContainerExit | None = None
         stopped: ContainerExit | None = None
         limit = trio.move_on_after(self._time_left() if watched else math.inf)
+        self._scope.container_id, self._scope.limit = container_id, limit
         try:
             with limit:
                 exited = await self._engine.wait(container_id)
@@ -212,8 +215,12 @@ class OpContainer:
         finally:
             if exited is None:
                 with self._told(), trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
-                    await note_stopping(self._scope, timed_out=limit.cancelled_caught)
-                    stopped = await stop_container(self._engine, self._name, self._grace_s)
+                    filled = self._scope.filled
+                    timed_out = limit.cancelled_caught and not filled
+                    await note_stopping(self._scope, timed_out=timed_out, filled=filled)
+                    # An op that has filled a disk gets no time in which it could go on with that.
+                    grace_s = 0 if filled else self._grace_s
+                    stopped = await stop_container(self._engine, self._name, grace_s)
                     self._ended = True
             output.container_exited(disturbed=exited is not None and exited.disturbed)
         self._ended = True

@@ -55,8 +55,8 @@ def exit_of_stopped(record: RunRecord, exit_code: int = KILLED, oom_killed: bool
     Raises:
         RunInterrupted: If it was stopped for another reason.
     """
-    if record.timed_out:
-        return Exit(exit_code, oom_killed, timed_out=True)
+    if record.timed_out or record.filled:
+        return Exit(exit_code, oom_killed, record.timed_out, record.filled)
     raise RunInterrupted(
         "An earlier start of this worker had begun to stop it.", ReleaseReason.WORKER_RESTARTED
     )

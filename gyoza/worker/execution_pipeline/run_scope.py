@@ -85,6 +85,10 @@ class RunScope:
         started: The report of STARTED; no container starts before the server has taken it.
         container_left: The container is not removed; if it cannot be, the sweep will.
         removal: Set when the removal that goes on beside the report of the end is over.
+        container_id: Of the container that runs, or has run.
+        limit: Ends the op, and no more than the op, when it is cancelled; while it runs.
+        filled: Which disk the op is stopped for, in a sentence.
+        made_room: What such an op has written is removed.
     """
 
     tools: Toolbox
@@ -96,6 +100,16 @@ class RunScope:
     started: Report | None = None
     container_left: bool = False
     removal: trio.Event | None = None
+    container_id: str = ""
+    limit: trio.CancelScope | None = None
+    filled: str = ""
+    made_room: bool = False
+
+    def stop_for_disk(self, sentence: str) -> None:
+        """Stop the op, for which its run fails; nothing unless it runs."""
+        if self.limit is not None and not self.filled:
+            self.filled = sentence
+            self.limit.cancel()
 
     @property
     def begun(self) -> bool:

@@ -77,11 +77,16 @@ class Position:
 
 @dataclass(frozen=True)
 class Exit:
-    """How the container ended, of itself or at its time limit."""
+    """How the container ended: of itself, at its time limit, or stopped for what it had written.
+
+    Attributes:
+        filled: Which disk it had filled, in a sentence; empty if it was not stopped for that.
+    """
 
     exit_code: int
     oom_killed: bool = False
     timed_out: bool = False
+    filled: str = ""
 
 
 class RunRecord:
@@ -99,6 +104,7 @@ class RunRecord:
         gpu_ids: The GPUs it was given.
         stopping: Its container has been sent a signal, or is about to be.
         timed_out: It was first stopped at its time limit.
+        filled: Which disk it was first stopped for, in a sentence.
         exited: How the container ended, once it has.
         end: The report of the attempt's end, once there is one.
         unsent: Reports that an earlier life has left, in order.
@@ -116,6 +122,7 @@ class RunRecord:
             self.started_at: float | None = None
             self.gpu_ids: list[int] = []
             self.stopping = self.timed_out = False
+            self.filled = ""
             self.exited: Exit | None = None
             self.end: Fact | None = None
             told: Sequence[int] = mark.get("events", ())
@@ -169,15 +176,16 @@ class RunRecord:
         self.started_at, self.gpu_ids = time.time(), gpu_ids
         self._note({"fact": "starting", "at": self.started_at, "gpu_ids": gpu_ids})
 
-    def note_stopping(self, timed_out: bool) -> None:
+    def note_stopping(self, timed_out: bool, filled: str = "") -> None:
         """Note that the container is about to be stopped: what it exits with is our doing.
 
         The first stop counts. It outlives the process at once and a power cut after `sync`, for
         which no stop should wait.
         """
         if not self.stopping:
-            self.stopping, self.timed_out = True, timed_out
-            self._note({"fact": "stopping", "timed_out": timed_out}, sync=False)
+            self.stopping, self.timed_out, self.filled = True, timed_out, filled
+            why = {"timed_out": timed_out, "filled": filled}
+            self._note({"fact": "stopping", **why}, sync=False)
 
     def sync(self) -> None:
         """Force to the disk what was noted."""
@@ -243,6 +251,7 @@ class RunRecord:
                     self.started_at, self.gpu_ids = at, gpu_ids
                 case {"fact": "stopping", "timed_out": timed_out}:
                     self.stopping, self.timed_out = True, timed_out
+                    self.filled = fact.get("filled", "")
                 case {"fact": "exited", "exit": ended}:
                     self.exited = Exit(**ended)
                 case {"fact": "report", "report": report}:

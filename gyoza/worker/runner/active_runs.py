@@ -8,6 +8,7 @@ from enum import StrEnum
 import trio
 
 from gyoza.models import OpRun, OpRunState
+from gyoza.worker.execution_pipeline.run_scope import RunScope
 from gyoza.worker.reports.events import EventReporter
 from gyoza.worker.run_record import RunRecord
 from gyoza.worker.worker_context import WorkerContext
@@ -39,6 +40,7 @@ class ActiveRun:
         leaving: Set when the worker goes: what is under way has little time left.
         record: What has happened so far; None until its directory is made.
         reporter: Its reports; None until then.
+        work: What its pipeline works with; None until its record is open.
         gone: Set when its slot is free.
     """
 
@@ -49,6 +51,7 @@ class ActiveRun:
     leaving: trio.Event = field(default_factory=trio.Event)
     record: RunRecord | None = None
     reporter: EventReporter | None = None
+    work: RunScope | None = None
     gone: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -113,6 +116,11 @@ class ActiveRuns:
         while self.free_slots <= 0:
             self._freed = trio.Event()
             await self._freed.wait()
+
+    @property
+    def at_work(self) -> list[RunScope]:
+        """What the pipelines of all runs work with, as far as they have come to it."""
+        return [active.work for active in self._runs.values() if active.work is not None]
 
     def has_attempt(self, run_id: str, attempt: int) -> bool:
         """Whether this attempt is here; a server that counts none has only first ones."""

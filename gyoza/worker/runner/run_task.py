@@ -106,6 +106,7 @@ async def _recorded(
     owes_log = False
     try:
         async with open_run(ctx, worker.tools, record, reporter) as scope:
+            active.work = scope
             scope.tasks.start_soon(_trip_when_lost, active, reporter)
             yield ctx, scope
             owes_log = not scope.shipper.closed.is_set()

@@ -29,6 +29,7 @@ from gyoza.worker.runner.disk_watch import DiskWatch
 from gyoza.worker.runner.drain import enforce_drain_timeout, leave_when_idle
 from gyoza.worker.runner.engine_watch import EngineWatch
 from gyoza.worker.runner.fence import fence
+from gyoza.worker.runner.full_disk import guard_disks
 from gyoza.worker.runner.heartbeats import beat, beat_at_changes, heartbeat_loop
 from gyoza.worker.runner.orphan_sweep import sweep_orphans
 from gyoza.worker.runner.readiness import Obstacle, Readiness
@@ -99,7 +100,6 @@ async def open_worker(
             logger.warning("%s", info.warning)
         readiness = Readiness()
         engine_watch = EngineWatch(engine, readiness)
-        disks = [settings.work_dir, Path(info.data_root)]
         tools = Toolbox(
             settings=settings,
             engine=engine,
@@ -123,7 +123,9 @@ async def open_worker(
             active=ActiveRuns(context, slots),
             readiness=readiness,
             engine_watch=engine_watch,
-            disk_watch=DiskWatch(disks, settings.min_free_mb, readiness),
+            disk_watch=DiskWatch(
+                settings.work_dir, Path(info.data_root), settings.min_free_mb, readiness
+            ),
             shortage=Shortage(readiness),
         )
 
@@ -154,6 +156,7 @@ async def supervise(
         services.start_soon(worker.engine_watch.serve)
         services.start_soon(worker.engine_watch.hear_exits)
         await services.start(worker.disk_watch.serve)
+        services.start_soon(guard_disks, worker)
         services.start_soon(fence, worker)
         services.start_soon(worker.shortage.serve)
         services.start_soon(beat_at_changes, worker)

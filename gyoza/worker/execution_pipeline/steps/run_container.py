@@ -1,16 +1,19 @@
 """Run container step - executes container and streams logs."""
 
 import logging
+from contextlib import suppress
 from functools import partial
 
 from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.gpus import devices_in_use
 from gyoza.worker.containers.stop import end_containers
-from gyoza.worker.errors import GpusTaken, OpTimedOut
+from gyoza.worker.errors import GpusTaken, OpDirNotRemoved, OpFilledDisk, OpTimedOut
 from gyoza.worker.execution_pipeline.op_container import OpContainer
 from gyoza.worker.execution_pipeline.run_scope import RunScope, grace_of, scope_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
+from gyoza.worker.lacks import Thread, outlast
 from gyoza.worker.logs.tail import MAX_TAIL
+from gyoza.worker.op_io.op_dir import mounted_dir, remove_op_dir
 from gyoza.worker.run_record import Exit
 
 logger = logging.getLogger(__name__)
@@ -31,10 +34,14 @@ class RunContainer:
 
         Raises:
             OpTimedOut: If it ran longer than `extras["timeout_s"]`.
+            OpFilledDisk: If it was stopped for the disk that it filled.
             RunInterrupted: If the engine or the machine ended it.
             EngineError: If the engine cannot run it.
         """
         exited = await self._exit(ctx)
+        if exited.filled:
+            await _make_room(scope_of(ctx))
+            raise OpFilledDisk(exited.filled)
         if exited.timed_out:
             limit = ctx.extras["timeout_s"]
             sentence = f"The op ran longer than its limit of {limit:g} s."
@@ -56,6 +63,18 @@ class RunContainer:
             return await OpContainer(scope, ctx, {}).run()
         ctx.logs = await scope.in_thread(record.spool.end, MAX_TAIL)
         return record.exited
+
+
+async def _make_room(scope: RunScope) -> None:
+    """Remove what the op has written before that is told: the server may need the room for it."""
+    if scope.removal is not None:
+        await scope.removal.wait()
+    thread = Thread(
+        remove_op_dir, mounted_dir(scope.record.directory), limiter=scope.tools.removals
+    )
+    with suppress(OpDirNotRemoved):  # the engine clears it when the run is cleaned up
+        await outlast(thread.run, f"The removal of what run {scope.identity.run_id} has written")
+    scope.made_room = True
 
 
 async def _run_on_gpus(ctx: ExecutionContext, scope: RunScope) -> Exit:
