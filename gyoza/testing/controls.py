@@ -11,7 +11,7 @@ import trio
 
 from gyoza.testing.containers import FakeContainer, FakeImage, Program, succeed
 from gyoza.worker.containers.engine import ContainerSpec
-from gyoza.worker.errors import EngineError, EngineUnavailable, ImageNotFound
+from gyoza.worker.errors import EngineError, EngineUnavailable, ImageNotFound, NameTaken
 
 
 class ContractBroken(AssertionError):
@@ -171,7 +171,7 @@ class EngineControls:
         if image is None or not image.local:
             raise ImageNotFound(f"No such image: {spec.image}.")
         if self._named(spec.name) is not None:
-            raise EngineError(f"The name {spec.name} is in use already.")
+            raise NameTaken(f"The name {spec.name} is in use already.")
         _require_volumes(spec)
         id = f"{next(self._numbers):064x}"
         created_at = created_at or datetime.now(UTC)

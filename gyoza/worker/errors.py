@@ -5,7 +5,8 @@ Errors:
       SettingsError            a flag or variable that cannot be used
       EngineError              the container engine failed or refused        (ENGINE)
         EngineUnavailable      not there, not permitted, or not answering in time
-        ContainerNotFound      the container is gone
+        ContainerNotFound      the container is gone, or its network
+        NameTaken              another container has the name already
         ImageNotFound          no such image on this engine                  (IMAGE_PULL)
         ImagePullError         the registry or the engine refused the pull   (IMAGE_PULL)
           RegistryUnavailable    the registry could not be asked             (IMAGE_PULL)
@@ -51,7 +52,11 @@ class EngineUnavailable(EngineError):
 
 
 class ContainerNotFound(EngineError):
-    """The container is gone."""
+    """The container is gone, or something that it needs to start, such as its network."""
+
+
+class NameTaken(EngineError):
+    """Another container has the name already."""
 
 
 class ImageNotFound(EngineError):

@@ -138,13 +138,19 @@ async def test_an_engine_that_refuses_fails_the_run_and_nothing_is_left(
     assert not engine.containers
 
 
-async def test_a_container_that_somebody_else_removes_fails_the_run(
+@pytest.mark.row("container-gone")
+async def test_a_run_whose_container_somebody_else_removes_is_given_back(
     server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
 ) -> None:
     engine.add_image("quick")
     engine.failures["wait"] = engine.failures["ask_to_stop"] = ContainerNotFound("It is gone.")
-    failure = await failure_of(server, start_worker, "quick")
-    assert (failure["reason"], failure["error_message"]) == ("ENGINE", "It is gone.")
+    server.submit("run-1", "quick")
+    with trio.fail_after(200):
+        async with start_worker() as worker:
+            await server.wait_for_event("STARTED", "run-1")
+            await end_of(worker, "run-1")
+    assert server.told == ["STARTED"]
+    assert "POST /runs/run-1/release" in server.requests
 
 
 async def test_what_the_engine_says_of_a_container_is_told(

@@ -23,6 +23,7 @@ LOSSES: frozenset[str] = frozenset(
         FailureReason.WORKER_LOST,
         ReleaseReason.WORKER_RESTARTED,
         ReleaseReason.ENGINE_RESTARTED,
+        ReleaseReason.CONTAINER_GONE,
     }
 )
 """Why a run went back to the queue although nobody wanted that: it may itself be the cause."""

@@ -32,6 +32,7 @@ from gyoza.worker.containers.engine import (
     ImageInfo,
     LogStream,
 )
+from gyoza.worker.errors import NameTaken
 from gyoza.worker.op_io.disk_use import DiskUse
 
 _errors: Any = docker.errors
@@ -157,11 +158,16 @@ class DockerEngine:
         await trio.lowlevel.checkpoint()
         refuse_sockets(spec.volumes, self._docker.host)
         body = container_body(spec)
-        created = await self._docker.ask(
-            lambda client: client.ask("POST", "/containers/create", {"name": spec.name}, body),
-            slow=True,
-            shield=True,
-        )
+
+        def create(client: EngineHttp) -> Any:
+            try:
+                return client.ask("POST", "/containers/create", {"name": spec.name}, body)
+            except _errors.APIError as error:
+                if error.status_code == 409:
+                    raise NameTaken(f"The Docker Engine refused: {words_of(error)}.") from error
+                raise
+
+        created = await self._docker.ask(create, slow=True, shield=True)
         warnings: list[str] = created.get("Warnings") or []
         for warning in warnings:
             logger.warning("The Docker Engine warns of container %s: %s", spec.name, warning)
@@ -203,14 +209,20 @@ class DockerEngine:
         """See `ContainerEngine.ask_to_stop`."""
 
         def stop(client: EngineHttp) -> None:
-            config = client.ask("GET", f"/containers/{container_id}/json")["Config"]
-            _kill(client, container_id, config.get("StopSignal") or "SIGTERM")
+            found = client.ask("GET", f"/containers/{container_id}/json")
+            _kill(client, container_id, found["Config"].get("StopSignal") or "SIGTERM")
+            _unpause(client, found)
 
         await self._signal(stop)
 
     async def kill(self, container_id: str) -> None:
         """See `ContainerEngine.kill`."""
-        await self._signal(lambda client: _kill(client, container_id, "SIGKILL"))
+
+        def kill(client: EngineHttp) -> None:
+            _kill(client, container_id, "SIGKILL")
+            _unpause(client, client.ask("GET", f"/containers/{container_id}/json"))
+
+        await self._signal(kill)
 
     async def _signal(self, send: Callable[[EngineHttp], None]) -> None:
         def send_if_running(client: EngineHttp) -> None:
@@ -263,6 +275,13 @@ class DockerEngine:
 
 def _kill(client: EngineHttp, container_id: str, signal: str) -> None:
     client.ask("POST", f"/containers/{container_id}/kill", {"signal": signal})
+
+
+def _unpause(client: EngineHttp, container: dict[str, Any]) -> None:
+    """Let a container that somebody has paused go on: else it never gets its signal."""
+    if container["State"].get("Paused"):
+        with suppress(_errors.APIError):  # some engines do this by themselves
+            client.ask("POST", f"/containers/{container['Id']}/unpause")
 
 
 def _pulled_digests(image: dict[str, Any]) -> list[str]:

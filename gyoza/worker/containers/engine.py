@@ -175,7 +175,8 @@ class ContainerEngine(Protocol):
 
         Raises:
             ImageNotFound: If the engine does not have the image.
-            EngineError: If there is a container of that name.
+            NameTaken: If there is a container of that name.
+            ContainerNotFound: If its network is not there, unless the engine finds that in `start`.
         """
         ...
 
@@ -205,7 +206,11 @@ class ContainerEngine(Protocol):
         ...
 
     async def start(self, container_id: str) -> None:
-        """Start the container."""
+        """Start the container.
+
+        Raises:
+            ContainerNotFound: If it has been removed, or its network.
+        """
         ...
 
     async def wait(self, container_id: str) -> ContainerExit:
@@ -255,7 +260,10 @@ class ContainerEngine(Protocol):
         ...
 
     async def ask_to_stop(self, container_id: str) -> None:
-        """Send the image's stop signal (SIGTERM by default); nothing if it is not running."""
+        """Send the image's stop signal (SIGTERM by default); nothing if it is not running.
+
+        One that somebody has paused goes on, to get it; `kill` does the same.
+        """
         ...
 
     async def kill(self, container_id: str) -> None:

@@ -77,7 +77,7 @@ async def end_containers(
         EngineError: If the engine refuses.
     """
     for container in await _through_outages(engine.list, labels):
-        if container.state == "running":
+        if container.state in ("running", "paused"):
             if before_stop is not None:
                 await before_stop()
             await stop_container(engine, container.id, grace_s)

@@ -1,51 +1,56 @@
 """One attempt's container: from wherever it is to its exit, and then gone.
 
 What exists is looked up first: nothing (create it), a created container (start it), a running or
-exited one (take it up). So the same way leads on after an outage of the engine, and after a restart
-of the worker.
+exited one (take it up). So the same way leads on after an outage of the engine, after a restart of
+the worker, and after somebody has removed a container that had not begun. It is known by its labels
+and its id: an administrator may rename it or pause it.
 """
 
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from secrets import token_hex
 
 import trio
 
-from gyoza.models import EventType, ReleaseReason
+from gyoza.models import ReleaseReason
 from gyoza.worker.containers.engine import (
     KILLED,
     ContainerExit,
     ContainerInfo,
     ContainerSpec,
-    LogStream,
 )
 from gyoza.worker.containers.gpus import devices_in_use
 from gyoza.worker.containers.labels import of_gpus
 from gyoza.worker.containers.stop import end_containers, remove_container, stop_container
 from gyoza.worker.errors import (
+    ContainerNotFound,
     EngineError,
     EngineUnavailable,
     GpusTaken,
+    NameTaken,
     RunInterrupted,
     WorkerLacks,
 )
 from gyoza.worker.execution_pipeline.op_exit import exit_of_stopped, op_exit
+from gyoza.worker.execution_pipeline.op_output import op_output
 from gyoza.worker.execution_pipeline.run_scope import RunScope, grace_of
 from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.lacks import lack_of
-from gyoza.worker.logs.masker import INCOMPLETE, Secrets
 from gyoza.worker.logs.output import ContainerOutput
 from gyoza.worker.run_record import Exit
 
 ENGINE_S = 120.0
 """Seconds that stopping and removing may take besides the grace period; the sweep goes on then."""
 
-OUTPUT_S, OUTPUT_STALL_S = 600.0, 10.0
-"""Seconds that the rest of the output may take after the exit, and those without any of it."""
+CREATIONS = 5
+"""Times that a container is created of which somebody removes one after the other unstarted."""
+
+GONE = "Its container was removed meanwhile."
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +87,9 @@ class OpContainer:
         self._grace_s = grace_of(ctx)
 
         self._may_exist = not scope.record.fresh
+        self._id: str | None = None
         self._asked_to_start = False
+        self._never_started = False
         self._ended = False
 
     async def run(self) -> Exit:
@@ -98,7 +105,7 @@ class OpContainer:
         """
         self._scope.container_left = True
         try:
-            exited = await self._scope.through_outages(self._run_from_where_it_is)
+            exited = await self._scope.through_outages(self._run_to_its_exit)
         except BaseException:
             with trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
                 await self._remove()
@@ -107,15 +114,36 @@ class OpContainer:
         self._scope.tasks.start_soon(self._remove_meanwhile, self._scope.removal)
         return exited
 
+    async def _run_to_its_exit(self) -> Exit:
+        """Run it; one that somebody removes before it has started is created again.
+
+        Raises:
+            RunInterrupted: If it was removed later, or again and again.
+        """
+        left = CREATIONS
+        while True:
+            try:
+                return await self._run_from_where_it_is()
+            except ContainerNotFound as error:
+                left -= 1
+                if self._scope.container_id or not left:  # it was started, or it never can be
+                    sentence = f"Somebody has removed its container, or what that needs: {error}"
+                    raise RunInterrupted(sentence, ReleaseReason.CONTAINER_GONE) from error
+                logger.warning("Run %s has its container created again: %s", self._run_id, error)
+            await remove_container(self._engine, self._id or self._name)
+            self._asked_to_start, self._never_started = False, True
+
     async def _run_from_where_it_is(self) -> Exit:
         found = await self._find()
         self._may_exist = True
         if found and found.state != "created":
-            async with self._output(found.id, attach=False) as output:
+            async with op_output(self._scope, self._ctx, found.id, attach=False) as output:
                 watched = found.state not in ("exited", "dead")
                 exited = await self._wait(found.id, output, watched=watched)
         elif self._scope.record.stopping:
-            async with self._output(self._name, attach=False) as output:
+            async with op_output(
+                self._scope, self._ctx, self._id or self._name, attach=False
+            ) as output:
                 output.container_exited(disturbed=False)
             exited = exit_of_stopped(self._scope.record)
         else:
@@ -129,9 +157,11 @@ class OpContainer:
         found = await self._engine.list(self._scope.identity.key)
         record = self._scope.record
         stopped = record.timed_out or record.filled
-        if not found and record.started_at is not None and not stopped:
+        begun = record.started_at is not None and not self._never_started
+        if not found and begun and not stopped:
             # Maybe by the worker's earlier life, killed before it could give the run back.
-            raise RunInterrupted("Its container was removed meanwhile.", "CONTAINER_GONE")
+            raise RunInterrupted(GONE, ReleaseReason.CONTAINER_GONE)
+        self._id = found[0].id if found else None
         return found[0] if found else None
 
     async def _start_and_wait(self, found: ContainerInfo | None) -> Exit:
@@ -140,16 +170,22 @@ class OpContainer:
             raise RunInterrupted(
                 "The engine has lost the container's start.", ReleaseReason.ENGINE_RESTARTED
             )
-        container_id = found.id if found else await self._create()
+        container_id = self._id = found.id if found else await self._create()
         if self._gpus:
             await self._require_gpus(container_id)
-        async with self._output(container_id, attach=True) as output:
+        async with op_output(self._scope, self._ctx, container_id, attach=True) as output:
             await self._start(container_id)
             return await self._wait(container_id, output)
 
     async def _create(self) -> str:
         try:
             return await self._engine.create(self._spec())
+        except NameTaken:
+            for late in await self._engine.list(self._scope.identity.key):
+                return late.id
+            # By a container that is not ours.
+            spec = self._spec()
+            return await self._engine.create(replace(spec, name=f"{spec.name}-{token_hex(4)}"))
         except EngineError:
             # Perhaps the name is taken: an engine that was frozen may do late what it was asked.
             for late in await self._engine.list(self._scope.identity.key):
@@ -180,6 +216,8 @@ class OpContainer:
         except EngineUnavailable as error:
             if lack := lack_of(error):  # the engine was not even asked
                 raise WorkerLacks(lack) from error
+            raise
+        except ContainerNotFound:  # it, or its network
             raise
         except EngineError as error:
             if not again:
@@ -212,6 +250,8 @@ class OpContainer:
                 if exited.exit_code == KILLED and not (exited.oom_killed or exited.unseen):
                     late = await self._engine.killed_for_memory(container_id)
                     exited = replace(exited, oom_killed=late)
+                    if not late and not record.stopping:
+                        await self._require_not_removed()
         finally:
             if exited is None:
                 with self._told(), trio.move_on_after(self._grace_s + ENGINE_S, shield=True):
@@ -220,7 +260,7 @@ class OpContainer:
                     await note_stopping(self._scope, timed_out=timed_out, filled=filled)
                     # An op that has filled a disk gets no time in which it could go on with that.
                     grace_s = 0 if filled else self._grace_s
-                    stopped = await stop_container(self._engine, self._name, grace_s)
+                    stopped = await stop_container(self._engine, container_id, grace_s)
                     self._ended = True
             output.container_exited(disturbed=exited is not None and exited.disturbed)
         self._ended = True
@@ -228,6 +268,17 @@ class OpContainer:
             for_memory = stopped is not None and stopped.oom_killed
             return exit_of_stopped(record, KILLED, for_memory)
         return await op_exit(self._engine, record, container_id, exited, watched=watched)
+
+    async def _require_not_removed(self) -> None:
+        """Do nothing if the container that was killed is still there.
+
+        Raises:
+            RunInterrupted: If somebody has removed it, which kills what runs in it first.
+        """
+        for found in await self._engine.list(self._scope.identity.key):
+            if found.state != "removing":
+                return
+        raise RunInterrupted(GONE, ReleaseReason.CONTAINER_GONE)
 
     def _time_left(self) -> float:
         """Return the seconds until it is stopped, by the clock that outlives the worker."""
@@ -267,13 +318,13 @@ class OpContainer:
             over.set()
 
     async def _remove(self) -> None:
-        """Remove the container, by name should its creation have broken off."""
+        """Remove the container, by its labels should its creation have broken off."""
         with self._told():
             if self._may_exist and not self._ended:  # cancelled while the engine was away
                 key, note = self._scope.identity.key, partial(note_stopping, self._scope)
                 await end_containers(self._engine, key, self._grace_s, note)
             else:
-                await remove_container(self._engine, self._name)
+                await remove_container(self._engine, self._id or self._name)
             self._scope.container_left = False
 
     @contextmanager
@@ -283,45 +334,3 @@ class OpContainer:
             yield
         except EngineError as error:
             logger.info("Run %s, its container: %s", self._run_id, error)
-
-    @asynccontextmanager
-    async def _output(self, container_id: str, *, attach: bool) -> AsyncGenerator[ContainerOutput]:
-        """Follow the container's output, to its end if it exits, in the run's nursery."""
-        scope = self._scope
-        names = [*scope.record.run.secrets, *scope.tools.settings.secret_env]
-        secrets = await scope.in_thread(
-            Secrets.of_variables, names, self._ctx.env_vars, self._run_id
-        )
-        if attach and not secrets.complete:
-            scope.reporter.note(EventType.INFO, INCOMPLETE)
-        output = ContainerOutput(
-            scope.record,
-            scope.reporter,
-            scope.shipper.grown,
-            scope.tools.files,
-            secrets,
-            scope.tools.parsers,
-        )
-        following, followed = trio.CancelScope(), trio.Event()
-
-        async def follow(stream: LogStream | None) -> None:
-            try:
-                with following:
-                    await output.follow(self._engine, container_id, stream)
-            finally:
-                followed.set()
-
-        async with AsyncExitStack() as stack:
-            attached = None
-            if attach:
-                attached = await stack.enter_async_context(self._engine.attach(container_id))
-            scope.tasks.start_soon(follow, attached)
-            try:
-                yield output
-            finally:
-                with trio.move_on_after(OUTPUT_S, shield=True):
-                    await output.end(OUTPUT_STALL_S)
-                following.cancel()
-                with trio.move_on_after(OUTPUT_STALL_S, shield=True):
-                    await followed.wait()
-                self._ctx.logs = output.tail.text()

@@ -73,7 +73,7 @@ async def _stop_unattended(worker: Worker) -> None:
         return
     async with trio.open_nursery() as nursery:
         for container in containers:
-            if container.state == "running":
+            if container.state in ("running", "paused"):
                 nursery.start_soon(_stop, worker, container.id, container.labels)
 
 
