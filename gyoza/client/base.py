@@ -1,11 +1,12 @@
 """What both clients have in common: the server they were given, and how they are let in."""
 
 import inspect
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast, get_args
+from typing import Any, Generic, TypeVar, cast, get_args
 
 import httpx
 
@@ -13,6 +14,37 @@ from gyoza.client.access import Access
 from gyoza.client.call import Call
 from gyoza.client.connection import Connection
 from gyoza.client.errors import ApiError, CredentialsError, Failure, ForeignAnswer
+
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """Something that a process makes when it first needs it, and a forked one makes anew.
+
+    A connection that a forked process shared with the one it comes from would bring each of them
+    the answers of the other. What was made before the fork is let go and not closed: to close it
+    could wait for a lock that a thread held which is not there any more.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: tuple[int, T] | None = None
+
+    def get(self) -> T:
+        """Return what this process has made, after making it if need be."""
+        made = self.made
+        if made is None:
+            made = self._make()
+            self._made = os.getpid(), made
+        return made
+
+    @property
+    def made(self) -> T | None:
+        """What this process has made; None if nothing."""
+        return self._made[1] if self._made and self._made[0] == os.getpid() else None
 
 
 class BaseClient:

@@ -1,19 +1,21 @@
 """The blocking client."""
 
+import ssl
 import time
 from collections.abc import Callable, Generator
-from functools import cached_property, wraps
+from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
 from gyoza.client import endpoints
+from gyoza.client.access import Access
 from gyoza.client.answers import Body, judge, read_answer
-from gyoza.client.base import BaseClient, sign
+from gyoza.client.base import BaseClient, PerProcess, sign
 from gyoza.client.call import SMALL, Call
-from gyoza.client.connection import proxies_from_env
 from gyoza.client.errors import ApiError, ClientError, UnexpectedAnswer
 from gyoza.client.log_reading import PATIENCE_S, LogPiece, LogReading, Tell, WholeLog
+from gyoza.client.proxies import proxies_from_env
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,10 +49,24 @@ class GyozaClient(BaseClient):
     and `ServerUnreachable` when none came after the retries of `gyoza.client.retry`.
     """
 
-    @cached_property
-    def _http(self) -> httpx.Client:
+    def __init__(
+        self,
+        base_url: str | Access | None,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        *,
+        verify: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(base_url, api_key, timeout, verify=verify)
+        self._opened = PerProcess(self._open)
+
+    def _open(self) -> httpx.Client:
         with proxies_from_env():
             return httpx.Client(**self.connection.options())
+
+    @property
+    def _http(self) -> httpx.Client:
+        return self._opened.get()
 
     def __enter__(self) -> Self:
         return self
@@ -60,8 +76,8 @@ class GyozaClient(BaseClient):
 
     def close(self) -> None:
         """Close all connections."""
-        if "_http" in self.__dict__:
-            self._http.close()
+        if opened := self._opened.made:
+            opened.close()
 
     def send(self, call: Call[T]) -> T:
         """Send a described call, with the retries its row of the table allows."""

@@ -3,11 +3,10 @@
 import base64
 import ssl
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -17,13 +16,12 @@ from gyoza.client.errors import (
     CredentialsError,
     Failure,
     InsecureServer,
-    InvalidProxy,
     InvalidServerUrl,
     ServerUnreachable,
 )
+from gyoza.client.proxies import proxy_of
 from gyoza.client.tls import TlsFiles, why_not_secure
 
-LOOPBACK_URLS = ("localhost", "127.0.0.1", "[::1]")
 KEY_HEADER = "X-API-Key"
 NO_FILES = TlsFiles()
 HUNG_UP = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
@@ -98,8 +96,7 @@ class Connection:
         """Return the arguments for httpx's clients.
 
         The pool is unbounded: a request that is cancelled while it waits for a free connection
-        would hold a slot of a bounded one for ever (httpcore 1093). No proxy stands between this
-        machine and itself, whatever the variables for proxies say. Redirects are not followed: the
+        would hold a slot of a bounded one for ever (httpcore 1093). Redirects are not followed: the
         key goes to no server but the one that was named.
         """
         return {
@@ -107,7 +104,8 @@ class Connection:
             "timeout": self.timeout_s,
             # A context that trusts nobody, should TLS come up where none was asked for.
             "verify": self.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            "mounts": {f"all://{host}": None for host in LOOPBACK_URLS},
+            "proxy": proxy_of(httpx.URL(self.url)),
+            "trust_env": False,  # of which the proxies, found above, are all that is left
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=32),
             "follow_redirects": False,
         }
@@ -150,7 +148,7 @@ class Connection:
         if sentence := why_not_secure(self.url, error):
             return InsecureServer(sentence)
         why = str(error) or type(error).__name__
-        if self._by_proxy:
+        if proxy_of(httpx.URL(self.url)):
             return ServerUnreachable(
                 f"The server at {self.url} does not answer through the proxy ({why}); "
                 "check HTTPS_PROXY, HTTP_PROXY, NO_PROXY and GYOZA_SERVER_URL."
@@ -161,38 +159,15 @@ class Connection:
                 f"The server at {self.url} hangs up ({why}); see whether it accepts this "
                 "client's certificate (GYOZA_CLIENT_CERT, GYOZA_CLIENT_KEY)."
             )
-        return ServerUnreachable(
-            f"The server at {self.url} does not answer ({why}); "
-            "start it with `gyoza server start` or set GYOZA_SERVER_URL."
-        )
-
-    @property
-    def _by_proxy(self) -> bool:
-        url = httpx.URL(self.url)
-        if url.host in LOOPBACK or proxy_bypass(url.host):
-            return False
-        return bool({url.scheme, "all"} & set(getproxies()))
-
-
-@contextmanager
-def proxies_from_env() -> Generator[None]:
-    """Tell what is wrong with the variables for proxies.
-
-    Raises:
-        InvalidProxy: If one of them is.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise InvalidProxy(
-            "A proxy of the kind SOCKS needs the package socksio; run `pip install httpx[socks]`, "
-            "or set ALL_PROXY, HTTPS_PROXY and HTTP_PROXY to one that speaks HTTP."
-        ) from error
-    except (ValueError, httpx.InvalidURL):
-        raise InvalidProxy(
-            "The proxy that ALL_PROXY, HTTPS_PROXY or HTTP_PROXY names is no URL like "
-            "http://proxy.example:3128; correct it."
-        ) from None  # the error shows the URL, and its password
+        if isinstance(error, HUNG_UP):
+            return ServerUnreachable(
+                f"The server at {self.url} hangs up ({why}); if it speaks TLS, write "
+                "https:// in GYOZA_SERVER_URL."
+            )
+        todo = "set GYOZA_SERVER_URL to where it is"
+        if httpx.URL(self.url).host in LOOPBACK:
+            todo = "start one with `gyoza up` or `gyoza server start`, or set GYOZA_SERVER_URL"
+        return ServerUnreachable(f"The server at {self.url} does not answer ({why}); {todo}.")
 
 
 def split_url(url: str) -> tuple[str, str | None]:

@@ -14,6 +14,8 @@ Errors:
       LogIncomplete        the end of a log has never come to the server
 """
 
+from typing import Any
+
 import httpx
 
 
@@ -29,6 +31,10 @@ class ApiError(httpx.HTTPStatusError):
         super().__init__(detail, request=response.request, response=response)
         self.status = response.status_code
         self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it be copied and pickled, as a pool of processes does with what its workers raise."""
+        return type(self), (self.response, self.detail)
 
     @property
     def says_unknown(self) -> bool:

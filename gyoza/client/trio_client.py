@@ -1,20 +1,22 @@
 """The client for Trio."""
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from functools import cached_property, wraps
+from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 import trio
 
 from gyoza.client import endpoints
+from gyoza.client.access import Access
 from gyoza.client.answers import Body, judge, read_answer
-from gyoza.client.base import BaseClient, sign
+from gyoza.client.base import BaseClient, PerProcess, sign
 from gyoza.client.call import SMALL, Call
-from gyoza.client.connection import proxies_from_env
 from gyoza.client.errors import ApiError, ClientError, UnexpectedAnswer
 from gyoza.client.log_reading import PATIENCE_S, LogPiece, LogReading, Tell, WholeLog
+from gyoza.client.proxies import proxies_from_env
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,10 +63,24 @@ class AsyncGyozaClient(BaseClient):
     and `ServerUnreachable` when none came after the retries of `gyoza.client.retry`.
     """
 
-    @cached_property
-    def _http(self) -> httpx.AsyncClient:
+    def __init__(
+        self,
+        base_url: str | Access | None,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        *,
+        verify: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(base_url, api_key, timeout, verify=verify)
+        self._opened = PerProcess(self._open)
+
+    def _open(self) -> httpx.AsyncClient:
         with proxies_from_env():
             return httpx.AsyncClient(**self.connection.options())
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        return self._opened.get()
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,8 +90,8 @@ class AsyncGyozaClient(BaseClient):
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if "_http" in self.__dict__:
-            await self._http.aclose()
+        if opened := self._opened.made:
+            await opened.aclose()
 
     def check(self) -> None:
         """Read the environment and the files it names now, and not at the first call.

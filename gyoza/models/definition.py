@@ -29,6 +29,10 @@ class InputValidationError(ValueError):
         super().__init__(" ".join(errors))
         self.errors = errors
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it be copied and pickled."""
+        return type(self), (self.errors,)
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

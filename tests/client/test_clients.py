@@ -178,7 +178,7 @@ async def test_an_error_says_the_servers_sentence_and_is_httpxs_own_type(
 
 async def test_no_server_is_one_sentence_with_what_to_do(impatient: None) -> None:
     async with AsyncGyozaClient("http://127.0.0.1:9") as client:
-        with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:9 .*`gyoza server start`"):
+        with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:9 .*`gyoza up`"):
             await client.health()
 
 

@@ -10,13 +10,15 @@ from gyoza.client import (
     CredentialsError,
     GyozaClient,
     InvalidServerUrl,
+    ServerUnreachable,
     gyoza_client,
 )
 from gyoza.client.access import DEFAULT_URL
 from gyoza.client.connection import Connection
 from gyoza.client.credentials import find_api_key, stored_api_key, stored_key_path
+from tests.support.authority import Authority
 
-from .scripted import Answer, scripted_server
+from .scripted import DROP, Answer, scripted_server
 
 
 @pytest.fixture
@@ -135,3 +137,14 @@ def test_no_proxy_stands_between_this_machine_and_itself(monkeypatch: pytest.Mon
         GyozaClient(server.url) as client,
     ):
         assert client.health() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("speaks_tls", [True, False])
+def test_a_server_that_hangs_up_on_plain_http_may_speak_tls(
+    tmp_path: Path, impatient: None, speaks_tls: bool
+) -> None:
+    tls = Authority(tmp_path / "authority").server("127.0.0.1") if speaks_tls else None
+    with scripted_server(DROP, tls=tls) as server:
+        url = server.url.replace("https:", "http:")
+        with GyozaClient(url) as client, pytest.raises(ServerUnreachable, match="write https://"):
+            client.health()

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import trio
 
 from gyoza.client import Access, AsyncGyozaClient, GyozaClient, InvalidProxy, ServerUnreachable
+from gyoza.client.proxies import proxy_of
 from tests.support.authority import Authority
 from tests.support.forward_proxy import ForwardProxy, open_forward_proxy
 
@@ -113,14 +115,76 @@ async def test_a_proxy_that_is_not_there_is_told_as_such(
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("hosts", ["127.0.0.2", "other.test,127.0.0.2", "*"])
-async def test_hosts_in_no_proxy_are_reached_directly(
-    ask: Any, server: Scripted, proxy: ForwardProxy, monkeypatch: pytest.MonkeyPatch, hosts: str
+PROXY = "http://proxy.test:3128"
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy"),
+    [
+        ("http://gyoza.test", "gyoza.test"),
+        ("http://gyoza.test", "other.test, gyoza.test"),
+        ("http://gyoza.test", "*"),
+        ("http://GYOZA.test", "Gyoza.Test"),
+        ("https://a.gyoza.test", ".gyoza.test"),
+        ("https://a.gyoza.test", "gyoza.test"),
+        ("http://gyoza.test:5555", "gyoza.test:5555"),
+        ("https://gyoza.test", "gyoza.test:443"),
+        ("http://10.1.2.3:5555", "10.1.2.3"),
+        ("http://10.1.2.3:5555", "*"),
+        ("http://10.1.2.3:5555", "10.1.2.3:5555"),
+        ("http://10.1.2.3:5555", "10.0.0.0/8"),
+        ("http://10.1.2.3:5555", "192.168.0.0/16 , 10.1.2.9/24"),
+        ("http://[fd00::5]:5555", "fd00::/8"),
+        ("http://[fd00::5]:5555", "fd00:0::5"),
+        ("http://[fd00::5]:5555", "[fd00::5]"),
+        ("http://[fd00::5]:5555", "[fd00::5]:5555"),
+        ("http://localhost:5555", ""),
+        ("http://127.0.0.1", ""),
+        ("http://127.8.0.1", ""),
+        ("http://[::1]:5555", ""),
+    ],
+)
+def test_what_no_proxy_names_is_reached_directly(
+    monkeypatch: pytest.MonkeyPatch, url: str, no_proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", PROXY)
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert proxy_of(httpx.URL(url)) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy"),
+    [
+        ("http://gyoza.test", "a.gyoza.test"),
+        ("http://notgyoza.test", "gyoza.test"),
+        ("http://gyoza.test:5555", "gyoza.test:5556"),
+        ("http://10.1.2.3:5555", "10.1.2.3:5556"),
+        ("http://10.1.2.3:5555", "10.1.2.30,11.0.0.0/8,10.1.2.0/33,/,,10.0.0.0/8/8"),
+        ("http://[fd00::5]:5555", "10.0.0.0/8,[fd00::5]:5556"),
+        ("http://gyoza.test", "10.0.0.0/8"),
+    ],
+)
+def test_all_else_is_reached_by_the_proxy(
+    monkeypatch: pytest.MonkeyPatch, url: str, no_proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", PROXY)
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert proxy_of(httpx.URL(url)) == PROXY
+
+
+def test_a_proxy_may_be_named_without_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "proxy.test:3128")
+    assert proxy_of(httpx.URL("http://gyoza.test")) == PROXY
+    assert proxy_of(httpx.URL("https://gyoza.test")) is None
+
+
+async def test_a_server_in_a_network_of_no_proxy_is_asked_directly(
+    ask: Any, proxy: ForwardProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy.url)
-    monkeypatch.setenv("NO_PROXY", hosts)
-    with pytest.raises(ServerUnreachable, match="start it with"):  # nothing listens there
-        await ask(named(server, "127.0.0.2"))
+    monkeypatch.setenv("NO_PROXY", "0.0.0.0/8")
+    with pytest.raises(ServerUnreachable, match="set GYOZA_SERVER_URL"):  # nothing listens there
+        await ask("http://0.0.0.0:9")
     assert proxy.asked == []
 
 
