@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gyoza import __version__
 from gyoza.server.errors import RequestError
+from gyoza.server.front import DocsPage, HeadAsGet
 from gyoza.server.gate import Gate
 from gyoza.server.keyring import Keyring
 from gyoza.server.limits import Limits
@@ -39,8 +40,9 @@ def create_app(service: Service, keyring: Keyring, limits: Limits | None = None)
         title="gyoza server",
         summary="Keeps op definitions and op runs, and hands runs to workers.",
         version=__version__,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,  # the body would be sent twice, and the key to where it points
     )
     app.state.service = service
     app.state.keyring = keyring
@@ -50,6 +52,8 @@ def create_app(service: Service, keyring: Keyring, limits: Limits | None = None)
 
     app.add_middleware(_Described, path=app.openapi_url, describe=app.openapi)
     app.add_middleware(Gate, keyring=keyring, workers_of=workers_of, limits=limits or Limits())
+    app.add_middleware(DocsPage)
+    app.add_middleware(HeadAsGet)
     # The gate checks the key; this tells the documentation where it goes.
     documented = [Security(APIKeyHeader(name="X-API-Key", auto_error=False))]
     app.include_router(health.router)

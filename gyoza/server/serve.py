@@ -14,6 +14,7 @@ from gyoza import __version__, descriptors
 from gyoza.server.app import create_app
 from gyoza.server.auth import ApiKey, ensure_api_key, key_in_file
 from gyoza.server.errors import AddressError, DatabaseError, TlsError
+from gyoza.server.front import ALWAYS
 from gyoza.server.http import Bounds, serve_http
 from gyoza.server.http.admission import RESERVE, Admission
 from gyoza.server.http.connection import Service as HttpService
@@ -44,6 +45,9 @@ RENEW_S = 2.0
 
 NOTE_USE_S = 60.0
 """Seconds between two times when the last use of keys is stored."""
+
+HEADERS = {"gyoza-version": __version__, "cache-control": "no-store", **ALWAYS}
+"""What every answer carries."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +105,7 @@ async def _run(
         idle_s=limits.idle_s,
         send_s=limits.send_s,
         root_path=settings.root_path,
-        headers=[(b"gyoza-version", __version__.encode()), (b"cache-control", b"no-store")],
+        headers=[(name.encode(), value.encode()) for name, value in HEADERS.items()],
     )
     url = _url(settings, listener.socket)
     async with trio.open_nursery() as nursery:

@@ -16,7 +16,7 @@ import trio
 from gyoza.client import ApiError, AsyncGyozaClient, GyozaClient
 from gyoza.server.service import MAX_WAIT_S
 from tests.images import busybox_image
-from tests.server.api import serving, settings_in
+from tests.server.api import linked, serving, settings_in
 from tests.support.holding_proxy import open_holding_proxy
 from tests.support.proxied import gyoza, open_site, open_worker, port_of
 from tests.support.reverse_proxy import (
@@ -82,8 +82,9 @@ async def test_documentation_and_health_are_below_the_path(setup: Setup, tmp_pat
             trusts = ssl.create_default_context(cafile=proxy.access.ca_file)
             async with httpx.AsyncClient(base_url=url, verify=trusts, timeout=60) as browser:
                 docs = await browser.get("/docs")
-                [described] = re.findall(r"url: '([^']+)'", docs.text)
-                description = (await browser.get(httpx.URL(url).join(described))).json()
+                programs = [await browser.get(docs.url.join(p)) for p in linked(docs.text)]
+                [described] = re.findall(r"\burl: '([^']+)'", programs[-1].text)
+                description = (await browser.get(docs.url.join(described))).json()
                 health = await browser.get("/health")
                 readiness = await browser.get("/readyz")
     assert "/runs" in description["paths"]

@@ -1,5 +1,6 @@
 """A real server on a free port, and short words for its requests."""
 
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -74,6 +75,11 @@ class Api:
         assert [r["id"] for r in await self.claim(worker)] == [run]
         await self.event(run, "STARTED", worker_id=worker, attempt=1)
         return run
+
+
+def linked(page: str) -> list[str]:
+    """Return what a page loads."""
+    return re.findall(r'(?:src|href)="([^"]+)"', page)
 
 
 def settings_in(directory: Path, **more: Any) -> ServerSettings:

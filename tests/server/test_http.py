@@ -4,6 +4,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -164,3 +165,39 @@ async def test_shutting_down_answers_every_long_poll_at_once(
                     await wait_all_tasks_blocked(0.01)
     assert [answer.status_code for answer in answers.values()] == [200] * 4
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "known"),
+    [
+        ("constraints", {"cpus": 1}, "cpu, ram_mb, vram_mb"),
+        ("retry_policy", {"attempts": 3}, "max_attempts, backoff_s"),
+        ("event_delivery", {"feed": "t"}, "topic, attributes"),
+    ],
+)
+async def test_an_unknown_field_is_refused_wherever_a_person_may_have_slipped(
+    api: Api, place: str, wrong: dict[str, Any], known: str
+) -> None:
+    [name] = wrong
+    told = f"{place}: there is no field '{name}'; known are {known}."
+    run = {"image": "a", "inputs": {}, place: wrong}
+    assert await api.detail("POST", "/runs", 422, json=run) == told
+    definition = {"id": "op", "image": "a", place: wrong}
+    assert await api.detail("POST", "/definitions", 422, json=definition) == told
+
+
+async def test_an_unknown_field_of_an_input_is_refused(api: Api) -> None:
+    definition = {"id": "op", "image": "a", "input_specs": {"n": {"type": "int", "requird": False}}}
+    told = "input_specs.n: there is no field 'requird'; known are type, required, default."
+    assert await api.detail("POST", "/definitions", 422, json=definition) == told
+
+
+async def test_a_field_that_is_not_there_at_the_top_is_told_with_those_that_are(api: Api) -> None:
+    detail = await api.detail("POST", "/runs", 422, json={"imge": "a"})
+    assert detail.startswith("There is no field 'imge'; known are image, command,")
+
+
+async def test_workers_may_tell_what_this_server_does_not_know(api: Api) -> None:
+    told = {"worker_id": "w1", "weather": "fine", "resources": {"cpu_cores": 1, "fans": 2}}
+    running = [{"id": "r", "image": "a", "inputs": {}, "constraints": {"cpus": 1}, "more": 1}]
+    await api.post("/workers/heartbeat", {**told, "running_ops": running})

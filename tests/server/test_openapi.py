@@ -124,7 +124,8 @@ def fit(case: Case, stage: Stage, state: str) -> None:
             body.update({"offset": 0} if case.path.endswith("/logs") else {})
         else:
             body.pop("version", None)
-            body.update({"secrets": list(body["env_vars"])[:1]} if body.get("env_vars") else {})
+            if isinstance(named := body.get("env_vars"), dict):
+                body.update({"secrets": list(cast("Json", named))[:1]} if named else {})
 
 
 def shorten(holder: Any) -> None:

@@ -1,6 +1,6 @@
 """What bodies may hold; pydantic checks them before any handler runs."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -75,8 +75,18 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_known_fields(cls, told: Any) -> Any:
+        if isinstance(told, dict):
+            for name in cast("dict[str, Any]", told):
+                if name not in cls.model_fields:
+                    known = ", ".join(cls.model_fields)
+                    raise ValueError(f"there is no field {name[:80]!r}; known are {known}")
+        return cast("Any", told)
 
-class ConstraintsModel(Lenient):
+
+class ConstraintsModel(Strict):
     """Hardware a run needs."""
 
     cpu: Cores | None = None
@@ -88,7 +98,7 @@ class ConstraintsModel(Lenient):
         return Constraints(self.cpu, self.ram_mb, self.vram_mb)
 
 
-class RetryPolicyModel(Lenient):
+class RetryPolicyModel(Strict):
     """How often a failing run is tried."""
 
     max_attempts: Annotated[int, Field(ge=1, le=1000), IS_NUMBER] = 1
@@ -99,7 +109,7 @@ class RetryPolicyModel(Lenient):
         return RetryPolicy(self.max_attempts, self.backoff_s)
 
 
-class EventDeliveryModel(Lenient):
+class EventDeliveryModel(Strict):
     """Where a run's events are published besides the run itself."""
 
     topic: str = ""
@@ -118,7 +128,7 @@ class EventDeliveryModel(Lenient):
         return EventDelivery(self.topic, self.attributes)
 
 
-class InputSpecModel(Lenient):
+class InputSpecModel(Strict):
     """One input of a definition."""
 
     type: str
