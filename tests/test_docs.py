@@ -15,6 +15,8 @@ import typer.main
 import yaml
 
 from gyoza.cli.main import app
+from gyoza.models import limits
+from gyoza.models.limits import KIB, MIB
 from gyoza.server.app import create_app
 from gyoza.server.keyring import Keyring
 from gyoza.server.routes.bodies import DefinitionBody
@@ -149,3 +151,26 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         }
         assert not name or name in functions, f"{path}::{name}"
+
+
+def told(name: str, value: int) -> str:
+    """Return a limit as the reference writes it."""
+    if not name.endswith("BYTES"):
+        return f"{value:,}"
+    return f"{value // MIB} MiB" if value % MIB == 0 else f"{value // KIB} KiB"
+
+
+def test_the_reference_tells_every_limit_as_it_is() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|([^|]+)\|([^|]+)\|([^|]*)\|$", page, re.MULTILINE)
+    documented = {
+        name: limit for _, limit, names in rows for name in re.findall(r"`([A-Z_]+)`", names)
+    }
+    numbers = {
+        name: value
+        for name, value in vars(limits).items()
+        if isinstance(value, int) and name not in ("KIB", "MIB")
+    }
+    assert set(documented) == set(numbers)
+    for name, value in numbers.items():
+        assert told(name, value) in documented[name], name

@@ -12,7 +12,7 @@ from gyoza.models import EventDelivery, EventType, OpRun
 from gyoza.server.json_text import EMPTY
 from gyoza.server.store import claims, reports, runs, workers
 from gyoza.server.store.database import Database, Tx
-from gyoza.server.store.schema import attempts, events, feed, run_data
+from gyoza.server.store.schema import IS_QUEUED, attempts, deliveries, events, feed, run_data
 from gyoza.server.store.schema import runs as runs_table
 from gyoza.server.store.texts import Stored
 from gyoza.server.wakeups import Wakeups
@@ -58,7 +58,7 @@ def _finished_run(tx: Tx) -> str:
     told: dict[str, Any] = {"worker_id": "stock", "resources": {}, "tags": [], "running_ops": []}
     workers.beat(tx, told | {"draining": False}, 60, claiming=False)
     run_id = _run(tx)
-    claims.claim(tx, "stock", 1, [], 60)
+    claims.claim(tx, claims.Wish("stock", 1, []), 60)
     for kind in (EventType.STARTED, EventType.COMPLETED):
         reports.add_event(tx, run_id, reports.Report(kind, "said", EMPTY, "stock", 1))
     return run_id
@@ -67,7 +67,7 @@ def _finished_run(tx: Tx) -> str:
 def _copy(path: Path, templates: list[tuple[str, int]]) -> None:
     with closing(_open(path)) as connection, connection:
         for template, count in templates:
-            for table in (runs_table, run_data, attempts, events, feed):
+            for table in (runs_table, run_data, deliveries, attempts, events, feed):
                 key = "id" if table is runs_table else "run_id"
                 columns = [f'"{c.name}"' for c in table.columns if c.name not in ("seq", "cursor")]
                 values = [COPY_ID if column == f'"{key}"' else column for column in columns]
@@ -84,6 +84,18 @@ def _give_half_to_others(path: Path) -> None:
             "UPDATE runs SET priority = 9, tags = json_array('rack-' || (seq / 2 % :classes)) "
             "WHERE state = 'PENDING' AND seq % 2",
             {"classes": CLASSES},
+        )
+        connection.execute(
+            "INSERT OR IGNORE INTO kinds (constraints, tags, fits) "
+            "SELECT DISTINCT constraints, tags, 1 FROM runs WHERE state = 'PENDING'"
+        )
+        connection.execute(
+            "UPDATE runs SET kind_id = (SELECT id FROM kinds WHERE constraints = runs.constraints "
+            "AND tags = runs.tags) WHERE state = 'PENDING'"
+        )
+        connection.execute(
+            "UPDATE kinds SET (head_priority, head_seq) = (SELECT priority, seq FROM runs WHERE "
+            f"{IS_QUEUED} AND kind_id = kinds.id ORDER BY priority DESC, seq LIMIT 1)"
         )
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from gyoza.server.limits import Limits
+from gyoza.server.places import Places
 
 from .api import Api, Json, serving, settings_in
 
@@ -68,3 +70,37 @@ async def test_a_refusal_gives_the_turn_up(narrow: Api) -> None:
         await narrow.post("/runs", {}, 422)
         await narrow.get("/nothing", 404)
     assert (await narrow.get("/runs"))["data"] == []
+
+
+async def test_a_free_place_goes_to_the_key_that_has_the_fewest() -> None:
+    places, served = Places(2), list[str]()
+    for _ in range(2):
+        await places.acquire("greedy")
+
+    async def ask(key: str) -> None:
+        await places.acquire(key)
+        served.append(key)
+
+    async with trio.open_nursery() as nursery:
+        for key in ("greedy", "greedy", "modest", "other", "modest"):
+            nursery.start_soon(ask, key)
+            await wait_all_tasks_blocked()
+        for holder in ("greedy", "modest", "other", "modest", "greedy"):
+            places.release(holder)
+            await wait_all_tasks_blocked()
+    assert served == ["modest", "other", "modest", "greedy", "greedy"]
+
+
+async def test_who_waits_for_a_place_no_more_keeps_nobody_from_it() -> None:
+    places = Places(1)
+    await places.acquire("one")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await places.acquire("two")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(places.acquire, "two")
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        places.release("one")  # it goes to the one that was cancelled in the same moment
+    with trio.fail_after(5):
+        await places.acquire("three")
