@@ -17,6 +17,7 @@ from gyoza.cli.session import Json, Server
 
 if TYPE_CHECKING:
     from gyoza.worker.containers.engine import EngineInfo
+    from gyoza.worker.policy import ContainerPolicy
 
 GB = 1024**3
 NEEDED_GB, WANTED_GB = 1.0, 5.0
@@ -83,11 +84,14 @@ def _docker() -> Iterator[Check]:
     import trio
 
     from gyoza.worker.containers.docker_engine import open_docker_engine
+    from gyoza.worker.containers.engine_fit import require_fit
     from gyoza.worker.errors import WorkerError
 
     async def ask() -> "EngineInfo":
         async with open_docker_engine(concurrency=1, deadline_s=PATIENCE_S) as engine:
-            return await engine.info()
+            info = await engine.info()
+            await require_fit(engine, info, _policy())
+            return info
 
     try:
         info = trio.run(ask)
@@ -97,6 +101,18 @@ def _docker() -> Iterator[Check]:
     yield Check("Docker", Verdict.OK, f"Engine {info.version} answers.")
     if info.warning:
         yield Check("Docker", Verdict.WARN, info.warning)
+
+
+def _policy() -> "ContainerPolicy":
+    """Return the policy that a worker would have by the environment."""
+    from gyoza.worker.errors import SettingsError
+    from gyoza.worker.policy import ContainerPolicy
+    from gyoza.worker.settings import WorkerSettings
+
+    try:
+        return WorkerSettings.from_env().policy
+    except SettingsError:  # said elsewhere
+        return ContainerPolicy()
 
 
 def _server_and_key(server: Server) -> Iterator[Check]:

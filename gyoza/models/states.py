@@ -70,6 +70,7 @@ class ReleaseReason(StrEnum):
     CONTAINER_GONE = "CONTAINER_GONE"
     FENCED = "FENCED"
     WORKER_LACKS = "WORKER_LACKS"
+    ENGINE_FAILED = "ENGINE_FAILED"
 
 
 class FailureReason(StrEnum):

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from gyoza.testing.containers import FakeContainer, FakeImage, Program, succeed
-from gyoza.worker.containers.engine import ContainerSpec
+from gyoza.worker.containers.engine import ContainerSpec, EngineInfo
 from gyoza.worker.errors import EngineError, EngineUnavailable, ImageNotFound, NameTaken
 
 
@@ -34,6 +34,8 @@ class EngineControls:
         calls: Every call as (method, container's name or image), in order.
         failures: Method to the error that its next call raises, once, without any effect.
         unlimited: What it says it cannot limit.
+        description: What else it says of itself.
+        networks: Those it has.
         lost_answers: Methods of which the next call has its effect and raises
             `EngineUnavailable`, once: create, start, ask_to_stop, kill or remove.
     """
@@ -44,6 +46,8 @@ class EngineControls:
         self.failures: dict[str, EngineError] = {}
         self.lost_answers: set[str] = set()
         self.unlimited: tuple[str, ...] = ()
+        self.description = EngineInfo("fake", "/", cpus=1000, runtimes=("fake",))
+        self.networks = {"bridge", "host", "none"}
         self._nursery = nursery
         self._images: dict[str, FakeImage] = {}
         self._gates: dict[str, Gate] = {}

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -28,7 +29,12 @@ class FakeContainerEngine(EngineControls):
     async def info(self) -> EngineInfo:
         """See `ContainerEngine.info`."""
         await self._called("info")
-        return EngineInfo(version="fake", data_root="/", unlimited=self.unlimited)
+        return replace(self.description, unlimited=self.unlimited)
+
+    async def has_network(self, network: str) -> bool:
+        """See `ContainerEngine.has_network`."""
+        await self._called("has_network", network)
+        return network in self.networks
 
     async def find_image(self, image: str) -> ImageInfo | None:
         """See `ContainerEngine.find_image`."""

@@ -4,6 +4,7 @@ Errors:
     WorkerError
       SettingsError            a flag or variable that cannot be used
       EngineError              the container engine failed or refused        (ENGINE)
+        EngineFailed           by its own fault or the worker's, not by the run's
         EngineUnavailable      not there, not permitted, or not answering in time
         ContainerNotFound      the container is gone, or its network
         NameTaken              another container has the name already
@@ -22,6 +23,7 @@ Errors:
       LeaseLost                the server no longer has this attempt here
       RunInterrupted           it cannot go on here, and not for the op: it is given back
         WorkerLacks            this worker lacks something for it, such as memory
+        EngineFails            the engine fails at it, as at others
 """
 
 from gyoza.models import FailureReason, ReleaseReason
@@ -45,6 +47,10 @@ class EngineError(WorkerError):
     """The container engine failed or refused."""
 
     reason = FailureReason.ENGINE
+
+
+class EngineFailed(EngineError):
+    """The engine failed at what it does for every run, or lacks what the worker's settings name."""
 
 
 class EngineUnavailable(EngineError):
@@ -148,3 +154,10 @@ class WorkerLacks(RunInterrupted):
 
     def __init__(self, lack: str) -> None:
         super().__init__(f"This worker lacks {lack}.", ReleaseReason.WORKER_LACKS)
+
+
+class EngineFails(RunInterrupted):
+    """The engine fails, and not for this run, as far as is known."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ReleaseReason.ENGINE_FAILED)

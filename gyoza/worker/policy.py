@@ -12,6 +12,9 @@ from gyoza.worker.errors import PolicyRefused, SettingsError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 
+MAX_ID = 2**31 - 1
+"""The highest id of a user or group that engines take."""
+
 _LEAST: dict[str, float] = {
     "pids_limit": 1,
     "shm_mb": 1,
@@ -54,6 +57,9 @@ class ContainerPolicy:
         ):
             if value is not None and not pattern.fullmatch(value):
                 raise SettingsError(f"The setting {what} cannot be {value!r}.")
+        ids = [int(part) for part in (self.user or "").split(":") if part.isdecimal()]
+        if any(number > MAX_ID for number in ids):
+            raise SettingsError(f"The setting user cannot be {self.user}: ids end at {MAX_ID}.")
         for pattern in self.allow_images:
             check_pattern(pattern)
         require_least(self, _LEAST)

@@ -28,6 +28,15 @@ async def test_an_engine_says_what_it_is(bench: Bench) -> None:
         info = await bench.engine.info()
     assert info.version
     assert info.data_root.startswith("/")
+    assert info.has_init
+    assert info.cpus
+    assert info.runtimes
+
+
+async def test_an_engine_has_the_networks_that_it_says_and_no_others(bench: Bench) -> None:
+    with trio.fail_after(SLOW):
+        assert await bench.engine.has_network("none")
+        assert not await bench.engine.has_network("gyoza-test-absent")
 
 
 async def test_an_image_that_is_here_is_found_and_another_is_not(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from gyoza.server.serve import serve
 from gyoza.server.settings import ServerSettings
 from gyoza.testing import FakeContainerEngine, open_fake_engine
 from gyoza.worker.errors import EngineError
+from gyoza.worker.policy import ContainerPolicy
 from gyoza.worker.runner import disk_watch, engine_watch
 from gyoza.worker.runner.disk_watch import DiskWatch, Room
 from gyoza.worker.runner.engine_watch import EngineWatch
@@ -48,8 +49,9 @@ def disks(monkeypatch: pytest.MonkeyPatch) -> Disks:
 async def watched_engine() -> AsyncGenerator[tuple[FakeContainerEngine, Readiness, EngineWatch]]:
     """An engine with a watch that asks it and listens to it."""
     async with open_fake_engine() as engine, trio.open_nursery() as nursery:
+        engine.networks.add("ours")
         readiness = Readiness()
-        watch = EngineWatch(engine, readiness)
+        watch = EngineWatch(engine, readiness, ContainerPolicy(network="ours"))
         nursery.start_soon(watch.serve)
         nursery.start_soon(watch.hear_exits)
         yield engine, readiness, watch
@@ -92,7 +94,20 @@ async def test_the_engine_watch_says_once_that_the_engine_goes_and_that_it_is_ba
         assert watch.up
         await trio.sleep(25)
     assert caplog.text.count("Nothing is claimed") == 1
-    assert caplog.text.count("answers again") == 1
+    assert caplog.text.count("is well again") == 1
+
+
+async def test_an_engine_that_has_lost_a_network_that_all_containers_need_is_not_well(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with watched_engine() as (engine, readiness, watch):
+        engine.networks.discard("ours")
+        await trio.sleep(25)
+        assert not watch.well
+        assert caplog.text.count("has no network ours") == 1
+        engine.networks.add("ours")
+        await readiness.wait({Obstacle.ENGINE})
+        assert watch.well
 
 
 async def test_an_engine_that_is_frozen_counts_as_away_after_five_seconds(

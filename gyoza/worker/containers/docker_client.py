@@ -16,10 +16,12 @@ import urllib3.exceptions
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 
 from gyoza.worker.containers.docker_call import tell_calls
+from gyoza.worker.containers.docker_faults import is_engines_fault
 from gyoza.worker.containers.docker_http import EngineHttp
 from gyoza.worker.errors import (
     ContainerNotFound,
     EngineError,
+    EngineFailed,
     EngineUnavailable,
     ImageNotFound,
 )
@@ -132,9 +134,11 @@ def _refusal(error: Any, host: str) -> EngineError:
     words = words_of(error)
     if isinstance(error, _errors.ImageNotFound):
         return ImageNotFound(f"{words}.")
+    if is_engines_fault(error.status_code, words) and not _is_outage(error, words):
+        return EngineFailed(f"The Docker Engine failed: {words}.")
     if error.status_code == 404:
         return ContainerNotFound(f"{words}.")
-    if error.status_code > 500 or (error.status_code == 500 and words.endswith(OUTAGES)):
+    if _is_outage(error, words):
         return EngineUnavailable(f"The Docker Engine at {host} is not ready: {words}.")
     if "HTTPS server" in words:
         return EngineUnavailable(
@@ -143,6 +147,11 @@ def _refusal(error: Any, host: str) -> EngineError:
     if "could not select device driver" in words and "gpu" in words:
         words += "; install the NVIDIA container toolkit for GPUs in containers"
     return EngineError(f"The Docker Engine refused: {words}.")
+
+
+def _is_outage(error: Any, words: str) -> bool:
+    status: int = error.status_code
+    return status > 500 or (status == 500 and words.endswith(OUTAGES))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

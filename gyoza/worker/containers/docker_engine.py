@@ -77,7 +77,32 @@ class DockerEngine:
         """See `ContainerEngine.info`."""
         info = await self._docker.ask(lambda client: client.docker_py.info())
         unlimited = tuple(what for what, limit in LIMITS.items() if not info.get(limit, True))
-        return EngineInfo(info["ServerVersion"], info["DockerRootDir"], unlimited)
+        runtimes: dict[str, Any] | None = info.get("Runtimes")
+        init: dict[str, str] = info.get("InitCommit") or {}
+        return EngineInfo(
+            info["ServerVersion"],
+            info["DockerRootDir"],
+            unlimited,
+            cpus=info.get("NCPU"),
+            runtimes=None if runtimes is None else tuple(runtimes),
+            # It asks the program for its version, and tells this if it cannot be run.
+            has_init=init.get("ID") != "N/A",
+        )
+
+    async def has_network(self, network: str) -> bool:
+        """See `ContainerEngine.has_network`."""
+
+        def look(client: EngineHttp) -> bool:
+            try:
+                client.ask("GET", f"/networks/{network}")
+            except _errors.APIError as error:
+                if error.status_code == 404:
+                    return False
+                if error.status_code != 403:  # by what is before its socket
+                    raise
+            return True
+
+        return await self._docker.ask(look)
 
     async def find_image(self, image: str) -> ImageInfo | None:
         """See `ContainerEngine.find_image`."""

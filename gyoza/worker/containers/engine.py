@@ -107,11 +107,17 @@ class EngineInfo:
     Attributes:
         unlimited: What of `cpu`, `memory` and `processes` it cannot limit: it ignores such limits,
             without a word when a container is created.
+        cpus: How many CPUs it has; None if it does not tell.
+        runtimes: Their names; None if it does not tell.
+        has_init: It has the program that is the first process of every container.
     """
 
     version: str
     data_root: str
     unlimited: tuple[str, ...] = ()
+    cpus: int | None = None
+    runtimes: tuple[str, ...] | None = None
+    has_init: bool = True
 
     @property
     def warning(self) -> str | None:
@@ -145,6 +151,10 @@ class ContainerEngine(Protocol):
 
     async def info(self) -> EngineInfo:
         """Return the engine's description; the cheapest proof that it answers."""
+        ...
+
+    async def has_network(self, network: str) -> bool:
+        """Return whether it has this network; True if it does not permit the question."""
         ...
 
     async def find_image(self, image: str) -> ImageInfo | None:

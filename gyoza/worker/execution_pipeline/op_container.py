@@ -30,6 +30,7 @@ from gyoza.worker.containers.stop import end_containers, remove_container, stop_
 from gyoza.worker.errors import (
     ContainerNotFound,
     EngineError,
+    EngineFailed,
     EngineUnavailable,
     GpusTaken,
     NameTaken,
@@ -213,6 +214,7 @@ class OpContainer:
             # Shielded so that it is known whether the container runs; the call has a deadline.
             with trio.CancelScope(shield=True):
                 await self._engine.start(container_id)
+            self._scope.tools.faults.end(self._run_id)
         except EngineUnavailable as error:
             if lack := lack_of(error):  # the engine was not even asked
                 raise WorkerLacks(lack) from error
@@ -221,9 +223,20 @@ class OpContainer:
             raise
         except EngineError as error:
             if not again:
+                self._require_own_user(error)
                 raise
             # An engine that was killed in the middle of a start cannot make up its mind about it.
             raise RunInterrupted(str(error), ReleaseReason.ENGINE_RESTARTED) from error
+
+    def _require_own_user(self, error: EngineError) -> None:
+        """Do nothing unless the image lacks the user that the worker gives to all.
+
+        Raises:
+            EngineFailed: If so.
+        """
+        user = self._scope.tools.settings.policy.user
+        if user is not None and "unable to find" in str(error):
+            raise EngineFailed(f"{error} The worker's setting user is {user}.") from error
 
     async def _wait(
         self, container_id: str, output: ContainerOutput, *, watched: bool = True

@@ -22,12 +22,15 @@ from gyoza.worker.containers.outages import through_outages
 from gyoza.worker.containers.pulls import SharedPulls
 from gyoza.worker.errors import (
     EngineError,
+    EngineFailed,
+    EngineFails,
     EngineUnavailable,
     LeaseLost,
     RunInterrupted,
     WorkerError,
     WorkerLacks,
 )
+from gyoza.worker.execution_pipeline.engine_faults import EngineFaults
 from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.lacks import Thread, lack_of, outlast
 from gyoza.worker.logs.tail import last_lines
@@ -61,6 +64,7 @@ class Toolbox:
         doubt_engine: Called when the engine does not answer; runs wait then until it does. None
             for a script, which is told at once.
         contact: What is known of the server.
+        faults: At which runs the engine has failed.
     """
 
     settings: WorkerSettings
@@ -71,6 +75,7 @@ class Toolbox:
     files: trio.CapacityLimiter
     doubt_engine: Callable[[], None] | None = None
     contact: ServerContact = field(default_factory=ServerContact)
+    faults: EngineFaults = field(default_factory=EngineFaults)
     removals: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(4))
     parsers: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
 
@@ -132,6 +137,7 @@ class RunScope:
         """Return what the call to the engine returns, waiting for the engine if need be.
 
         Raises:
+            EngineFails: If the engine fails, and not for this run.
             WorkerLacks: If worker or engine lack something for it, but for a container that goes on
                 meanwhile: it is looked for again as after an outage.
         """
@@ -141,6 +147,8 @@ class RunScope:
                 return await call()
             except (EngineError, OSError, MemoryError, RuntimeError) as error:
                 lack = lack_of(error)
+                if isinstance(error, EngineFailed) and lack is None and self._blames_engine():
+                    raise EngineFails(str(error)) from error
                 if lack is None or (self.begun and isinstance(error, EngineUnavailable)):
                     raise
                 raise WorkerLacks(lack) from error
@@ -148,6 +156,10 @@ class RunScope:
         if self.tools.doubt_engine is None:
             return await attempt()
         return await through_outages(attempt, self._name, self.tools.doubt_engine)
+
+    def _blames_engine(self) -> bool:
+        in_worker = self.tools.doubt_engine is not None
+        return in_worker and self.tools.faults.meet(self.identity.run_id)
 
     async def in_thread(self, function: Callable[..., T], *args: object) -> T:
         """Run a blocking function on the run's files in a thread.

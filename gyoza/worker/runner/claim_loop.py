@@ -71,6 +71,8 @@ async def _claim_once(
     asked_at = trio.current_time()
     # After a failure one: more were too much perhaps, for the way here or for this worker.
     most = 1 if backoff.failing or worker.shortage.lasts else min(worker.active.free_slots, left)
+    if worker.engine_trouble.lasts:
+        most = min(most, 2)  # of two it can be told whether one of them is at fault
     claimed = None
     try:
         # A run that the server assigns in the moment a claim is given up is in the next answer, or

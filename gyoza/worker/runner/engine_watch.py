@@ -6,7 +6,9 @@ import trio
 
 from gyoza.worker.backoff import Backoff
 from gyoza.worker.containers.engine import ContainerEngine
-from gyoza.worker.errors import EngineError, EngineUnavailable
+from gyoza.worker.containers.engine_fit import require_fit
+from gyoza.worker.errors import EngineError, EngineUnavailable, SettingsError
+from gyoza.worker.policy import ContainerPolicy
 from gyoza.worker.runner.readiness import Obstacle, Readiness
 
 PERIOD_S = 10.0
@@ -27,17 +29,26 @@ class EngineWatch:
     Args:
         engine: The engine, taken to be well until it is asked.
         readiness: Told when the engine goes and when it is back.
+        policy: Names what the engine must have.
     """
 
-    def __init__(self, engine: ContainerEngine, readiness: Readiness) -> None:
+    def __init__(
+        self, engine: ContainerEngine, readiness: Readiness, policy: ContainerPolicy
+    ) -> None:
         self._engine = engine
         self._readiness = readiness
+        self._policy = policy
         self._doubted = trio.Event()
 
     @property
     def up(self) -> bool:
-        """Whether it answered when last asked."""
+        """Whether it answered when last asked, and had what containers need."""
         return not self._readiness.blocked_by(Obstacle.ENGINE)
+
+    @property
+    def well(self) -> bool:
+        """Whether it is up, and has not just failed at runs."""
+        return self.up and not self._readiness.blocked_by(Obstacle.ENGINE_FAILS)
 
     def doubt(self) -> None:
         """Have the engine asked now, since a call has just failed."""
@@ -51,13 +62,13 @@ class EngineWatch:
             self._doubted = trio.Event()
             try:
                 await self._ask()
-            except EngineError as error:
+            except (EngineError, SettingsError) as error:
                 if self.up:
-                    logger.error("%s Nothing is claimed until it answers.", error)
+                    logger.error("%s Nothing is claimed until that is well.", error)
                     self._readiness.block(Obstacle.ENGINE)
             else:
                 if not self.up:
-                    logger.info("The container engine answers again.")
+                    logger.info("The container engine is well again.")
                     self._readiness.unblock(Obstacle.ENGINE)
 
     async def hear_exits(self) -> None:
@@ -76,6 +87,6 @@ class EngineWatch:
 
     async def _ask(self) -> None:
         with trio.move_on_after(ANSWER_S):
-            await self._engine.info()
+            await require_fit(self._engine, await self._engine.info(), self._policy)
             return
         raise EngineUnavailable(f"The container engine has not answered within {ANSWER_S:g} s.")

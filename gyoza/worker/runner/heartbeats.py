@@ -81,7 +81,7 @@ async def beat(worker: Worker) -> None:
         answer = await worker.heartbeats.heartbeat(
             **payload,
             draining=worker.draining.is_set(),
-            engine="ok" if worker.engine_watch.up else "unavailable",
+            engine="ok" if worker.engine_watch.well else "unavailable",
             disk="low" if worker.disk_watch.low else "ok",
             max_concurrency=worker.active.slots,
             marks_log_end=True,

@@ -11,6 +11,7 @@ class Obstacle(StrEnum):
     """What can stand in the way of claims."""
 
     ENGINE = "engine"
+    ENGINE_FAILS = "engine fails"
     DISK = "disk"
     FENCE = "fence"
     SHORTAGE = "shortage"

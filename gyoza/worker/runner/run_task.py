@@ -14,6 +14,7 @@ from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.containers.stop import end_containers
 from gyoza.worker.errors import (
     EngineError,
+    EngineFails,
     LeaseLost,
     OpDirNotRemoved,
     RunInterrupted,
@@ -170,8 +171,9 @@ async def _execute(
                 await give_back(worker.tools, scope.identity, reason)
     if interrupted and wanted and not reason:
         await _interrupt(active, worker, scope.identity, interrupted)
-    if scope.begun and not isinstance(interrupted, WorkerLacks):
+    if scope.begun and not isinstance(interrupted, WorkerLacks | EngineFails):
         worker.shortage.end()
+        worker.engine_trouble.end()
 
 
 def _reason_to_stop(active: ActiveRun) -> CancelReason | None:
@@ -192,6 +194,8 @@ async def _interrupt(
     logger.warning("Run %s is given back: %s", identity.run_id, interrupted)
     if isinstance(interrupted, WorkerLacks):
         worker.shortage.meet()
+    if isinstance(interrupted, EngineFails):
+        worker.engine_trouble.meet()
     with trio.move_on_after(GIVE_BACK_S):
         async with _until_leaving(active, REPORT_S):
             await give_back(worker.tools, identity, interrupted.cause)

@@ -1,4 +1,4 @@
-"""Holds claims back after the worker has lacked something for a run, longer each time in a row.
+"""Holds claims back after runs were given back for want of something, longer each time in a row.
 
 Otherwise it would claim what it has just given back, and that again and again.
 """
@@ -10,14 +10,16 @@ from gyoza.worker.runner.readiness import Obstacle, Readiness
 
 
 class Shortage:
-    """What one worker lacks, as far as runs have met with it.
+    """What one worker lacks, or at what its engine fails, as far as runs have met with it.
 
     Args:
         readiness: Told when claims are to wait and when they may be tried again.
+        obstacle: What is in the way meanwhile.
     """
 
-    def __init__(self, readiness: Readiness) -> None:
+    def __init__(self, readiness: Readiness, obstacle: Obstacle = Obstacle.SHORTAGE) -> None:
         self._readiness = readiness
+        self._obstacle = obstacle
         self._backoff = Backoff()
         self._met = trio.Event()
 
@@ -28,7 +30,7 @@ class Shortage:
 
     def meet(self) -> None:
         """Say that a run is given back for something that the worker lacks."""
-        self._readiness.block(Obstacle.SHORTAGE)
+        self._readiness.block(self._obstacle)
         self._met.set()
 
     def end(self) -> None:
@@ -42,4 +44,4 @@ class Shortage:
             while self._met.is_set():
                 self._met = trio.Event()
                 await self._backoff.wait()
-            self._readiness.unblock(Obstacle.SHORTAGE)
+            self._readiness.unblock(self._obstacle)

@@ -17,6 +17,7 @@ from gyoza import descriptors
 from gyoza.client import ApiError, AsyncGyozaClient, ClientError
 from gyoza.worker.containers.docker_engine import open_docker_engine
 from gyoza.worker.containers.engine import ContainerEngine
+from gyoza.worker.containers.engine_fit import require_fit
 from gyoza.worker.containers.gpus import GpuPool
 from gyoza.worker.containers.pulls import SharedPulls
 from gyoza.worker.errors import SettingsError
@@ -70,8 +71,9 @@ async def run_worker(
         task_status: Gets the `Worker`, whose `drain` ends it.
 
     Raises:
-        ExceptionGroup: Of `EngineUnavailable` if the engine does not answer at the start, and of
-            `SettingsError` if the server refuses the key or the work directory is not usable.
+        ExceptionGroup: Of `EngineError` if the engine does not answer at the start or lacks what
+            every run needs, and of `SettingsError` if it does not have what the settings name, the
+            server refuses the key or the work directory is not usable.
     """
     async with open_worker(settings, context=context, engine=engine, pipeline=pipeline) as worker:
         await supervise(worker, task_status=task_status)
@@ -98,8 +100,9 @@ async def open_worker(
         info = await engine.info()
         if info.warning:
             logger.warning("%s", info.warning)
+        await require_fit(engine, info, settings.policy)
         readiness = Readiness()
-        engine_watch = EngineWatch(engine, readiness)
+        engine_watch = EngineWatch(engine, readiness, settings.policy)
         tools = Toolbox(
             settings=settings,
             engine=engine,
@@ -127,6 +130,7 @@ async def open_worker(
                 settings.work_dir, Path(info.data_root), settings.min_free_mb, readiness
             ),
             shortage=Shortage(readiness),
+            engine_trouble=Shortage(readiness, Obstacle.ENGINE_FAILS),
         )
 
 
@@ -159,6 +163,7 @@ async def supervise(
         services.start_soon(guard_disks, worker)
         services.start_soon(fence, worker)
         services.start_soon(worker.shortage.serve)
+        services.start_soon(worker.engine_trouble.serve)
         services.start_soon(beat_at_changes, worker)
         await services.start(heartbeat_loop, worker)
         await worker.readiness.wait({Obstacle.FENCE})

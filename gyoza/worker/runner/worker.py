@@ -36,6 +36,7 @@ class Worker:
         engine_watch: Whether the engine answers.
         disk_watch: Whether there is room on the disks.
         shortage: Whether runs were given back for what the worker lacks.
+        engine_trouble: Whether they were since the engine fails.
         ready: Set once it is registered and about to claim.
         claimed: Set when the next run has been claimed.
         draining: Set when it claims no more.
@@ -52,6 +53,7 @@ class Worker:
     engine_watch: EngineWatch
     disk_watch: DiskWatch
     shortage: Shortage
+    engine_trouble: Shortage
     ready: trio.Event = field(default_factory=trio.Event)
     claimed: trio.Event = field(default_factory=trio.Event)
     draining: trio.Event = field(default_factory=trio.Event)
