@@ -136,7 +136,7 @@ class Policy:
         ),
     ] = None
     network: Annotated[
-        str | None, _policy("GYOZA_NETWORK", "Docker network, none for none; bridge.")
+        str | None, _policy("GYOZA_NETWORK", "Docker network, none for none; gyoza, which is made.")
     ] = None
     user: Annotated[
         str | None, _policy("GYOZA_USER", "UID:GID in place of the image's user.", metavar="USER")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gyoza.models import InvalidImageError, check_image
 from gyoza.models.limits import LEAST_RAM_MB
+from gyoza.worker.containers.engine import OWN_NETWORK
 from gyoza.worker.containers.image_names import check_pattern, is_allowed
 from gyoza.worker.errors import PolicyRefused, SettingsError
 
@@ -29,7 +30,8 @@ class ContainerPolicy:
 
     Attributes:
         allow_images: Patterns of the images that may run, as `is_allowed` reads them; none for any.
-        network: The engine's network that containers are in; `none` for no network.
+        network: The engine's network that containers are in; `gyoza` is made for them, `none` is no
+            network.
         user: `UID` or `UID:GID`, names too, in place of the image's own; None for that.
         runtime: The engine's runtime, such as gVisor's `runsc`; None for its default.
         read_only: The root file system is read-only, with a small `/tmp` in memory.
@@ -40,7 +42,7 @@ class ContainerPolicy:
     """
 
     allow_images: list[str] = field(default_factory=list[str])
-    network: str = "bridge"
+    network: str = OWN_NETWORK
     user: str | None = None
     runtime: str | None = None
     read_only: bool = False

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from gyoza.worker.containers.docker_network import OwnNetwork
+from gyoza.worker.containers.docker_threads import DockerThreads
 from tests.containers.daemon import connect_to_engine
 from tests.e2e.conftest import OpenSystem
 
@@ -101,6 +103,7 @@ async def test_a_worker_needs_no_more_of_the_engine_than_the_proxy_on_the_page_l
 ) -> None:
     denied: list[str] = []
     with trio.fail_after(200):
+        await OwnNetwork(DockerThreads(1, 30)).name()  # the page has it made by hand
         async with open_filter(Rules.of_page(), denied) as host:
             monkeypatch.setenv("DOCKER_HOST", host)
             async with open_system() as system:

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from gyoza.worker.containers.docker_exits import Exits, killed_for_memory, saw_e
 from gyoza.worker.containers.docker_files import replace_folders
 from gyoza.worker.containers.docker_http import EngineHttp
 from gyoza.worker.containers.docker_login import login_headers
+from gyoza.worker.containers.docker_network import OwnNetwork
 from gyoza.worker.containers.docker_pull import pull_error, read_pull
 from gyoza.worker.containers.docker_requests import container_body, refuse_sockets
 from gyoza.worker.containers.docker_streams import attach, logs
 from gyoza.worker.containers.docker_threads import DockerThreads
 from gyoza.worker.containers.docker_wait import wait_for_exit
 from gyoza.worker.containers.engine import (
+    OWN_NETWORK,
     ContainerEngine,
     ContainerExit,
     ContainerInfo,
@@ -68,6 +71,7 @@ class DockerEngine:
     def __init__(self, concurrency: int = 200, deadline_s: float = 30.0) -> None:
         self._docker = DockerThreads(concurrency, deadline_s)
         self._exits = Exits()
+        self._network = OwnNetwork(self._docker)
 
     def close(self) -> None:
         """Release the client; no connection outlives its call anyway."""
@@ -182,6 +186,8 @@ class DockerEngine:
         """See `ContainerEngine.create`; once sent it is not cancelled, so that the id is known."""
         await trio.lowlevel.checkpoint()
         refuse_sockets(spec.volumes, self._docker.host)
+        if spec.network == OWN_NETWORK:
+            spec = replace(spec, network=await self._network.name())
         body = container_body(spec)
 
         def create(client: EngineHttp) -> Any:
@@ -192,7 +198,8 @@ class DockerEngine:
                     raise NameTaken(f"The Docker Engine refused: {words_of(error)}.") from error
                 raise
 
-        created = await self._docker.ask(create, slow=True, shield=True)
+        with self._network.looked_for_again():
+            created = await self._docker.ask(create, slow=True, shield=True)
         warnings: list[str] = created.get("Warnings") or []
         for warning in warnings:
             logger.warning("The Docker Engine warns of container %s: %s", spec.name, warning)
@@ -208,9 +215,10 @@ class DockerEngine:
 
     async def start(self, container_id: str) -> None:
         """See `ContainerEngine.start`."""
-        await self._docker.ask(
-            lambda client: client.ask("POST", f"/containers/{container_id}/start"), slow=True
-        )
+        with self._network.looked_for_again():
+            await self._docker.ask(
+                lambda client: client.ask("POST", f"/containers/{container_id}/start"), slow=True
+            )
 
     async def wait(self, container_id: str) -> ContainerExit:
         """See `ContainerEngine.wait`."""

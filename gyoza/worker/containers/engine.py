@@ -17,6 +17,9 @@ import trio
 
 from gyoza.worker.op_io.disk_use import DiskUse
 
+OWN_NETWORK = "gyoza"
+"""The network of gyoza's own, in which ops do not reach each other; the engine makes it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
@@ -29,7 +32,7 @@ class ContainerSpec:
         volumes: Host path to container path, writable.
         cpu: CPU limit in cores; None for no limit.
         ram_mb: Memory limit in MB, swap included; None for no limit.
-        network: The engine's network it is in.
+        network: The engine's network it is in; `OWN_NETWORK` is made if it is not there.
         user: In place of the image's user; None for that one.
         runtime: The engine's runtime; None for its default.
         read_only: Its root file system is, but for a small `/tmp` in memory.
