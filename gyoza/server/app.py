@@ -19,7 +19,7 @@ from gyoza.server.front import DocsPage, HeadAsGet
 from gyoza.server.gate import Gate
 from gyoza.server.keyring import Keyring
 from gyoza.server.limits import Limits
-from gyoza.server.routes import definitions, events, health, keys, logs, runs, workers
+from gyoza.server.routes import definitions, events, health, keys, logs, reports, runs, workers
 from gyoza.server.service import ClientGone, Service
 from gyoza.server.store.keys import workers_of_run
 from gyoza.server.turns import HEARTBEAT
@@ -57,7 +57,7 @@ def create_app(service: Service, keyring: Keyring, limits: Limits | None = None)
     # The gate checks the key; this tells the documentation where it goes.
     documented = [Security(APIKeyHeader(name="X-API-Key", auto_error=False))]
     app.include_router(health.router)
-    for resource in (definitions, logs, runs, events, workers, keys):
+    for resource in (definitions, logs, runs, reports, events, workers, keys):
         app.include_router(resource.router, dependencies=documented)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _invalid)

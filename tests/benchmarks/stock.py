@@ -10,7 +10,7 @@ import trio
 
 from gyoza.models import EventDelivery, EventType, OpRun
 from gyoza.server.json_text import EMPTY
-from gyoza.server.store import claims, reports, runs, workers
+from gyoza.server.store import claims, op_events, reports, submission, workers
 from gyoza.server.store.database import Database, Tx
 from gyoza.server.store.schema import IS_QUEUED, attempts, deliveries, events, feed, run_data
 from gyoza.server.store.schema import runs as runs_table
@@ -51,7 +51,7 @@ async def give_half_to_others(path: Path) -> None:
 def _run(tx: Tx) -> str:
     topic = EventDelivery("stock", {"from": "a benchmark"})
     asked = OpRun(id="", image="busybox", inputs={"n": 1, "name": "x"}, event_delivery=topic)
-    return runs.create_run(tx, asked, Stored(EMPTY, 2)).id
+    return submission.create_run(tx, asked, Stored(EMPTY, 2)).id
 
 
 def _finished_run(tx: Tx) -> str:
@@ -60,7 +60,7 @@ def _finished_run(tx: Tx) -> str:
     run_id = _run(tx)
     claims.claim(tx, claims.Wish("stock", 1, []), 60)
     for kind in (EventType.STARTED, EventType.COMPLETED):
-        reports.add_event(tx, run_id, reports.Report(kind, "said", EMPTY, "stock", 1))
+        reports.add_event(tx, run_id, op_events.Report(kind, "said", EMPTY, "stock", 1))
     return run_id
 
 

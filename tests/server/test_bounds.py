@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gyoza.server.store import logs, reports
+from gyoza.server.store import logs, op_events
 
 from .api import Api, Json, serving, settings_in
 
@@ -14,7 +14,7 @@ MB = 1024 * 1024
 async def test_a_worker_that_tells_events_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "EVENTS", 5)
+    monkeypatch.setattr(op_events, "EVENTS", 5)
     async with serving(settings_in(tmp_path)) as api:
         run = await api.running()  # ASSIGNED and STARTED
         by: Json = {"worker_id": "w1", "attempt": 1}
@@ -33,8 +33,8 @@ async def test_a_worker_that_tells_events_for_ever(
 async def test_progress_takes_no_room_from_other_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_by_one: bool
 ) -> None:
-    monkeypatch.setattr(reports, "EVENTS", 3)
-    monkeypatch.setattr(reports, "PROGRESS_EVENTS", 2)
+    monkeypatch.setattr(op_events, "EVENTS", 3)
+    monkeypatch.setattr(op_events, "PROGRESS_EVENTS", 2)
     async with serving(settings_in(tmp_path)) as api:
         run = await api.running()  # ASSIGNED and STARTED
         by: Json = {"worker_id": "w1", "attempt": 1}
@@ -56,7 +56,7 @@ async def test_progress_takes_no_room_from_other_events(
 async def test_a_worker_whose_events_say_megabytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "EVENTS_BYTES", 3000)
+    monkeypatch.setattr(op_events, "EVENTS_BYTES", 3000)
     async with serving(settings_in(tmp_path)) as api:
         run = await api.running()
         for kind in ("INFO", "ERROR"):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gyoza.server.store import reports
+from gyoza.server.store import op_events
 from tests.server.api import Api, Json
 
 ME: Json = {"worker_id": "w1", "attempt": 1}
@@ -93,7 +93,7 @@ async def test_a_batch_has_room_or_is_refused_as_a_whole(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await api.running()
-    monkeypatch.setattr(reports, "EVENTS", 4)
+    monkeypatch.setattr(op_events, "EVENTS", 4)
     answer = await tell(api, run, saying(2), saying(3), saying(4), status=413)
     assert "may be 4" in answer["detail"]
     assert await told(api, run) == []

@@ -17,7 +17,7 @@ from gyoza.server.errors import Conflict
 from gyoza.server.json_text import EMPTY
 from gyoza.server.leases import Leases
 from gyoza.server.service import Service
-from gyoza.server.store import claims, logs, reports, runs, workers
+from gyoza.server.store import claims, logs, op_events, reports, runs, submission, workers
 from gyoza.server.store.database import Database, Tx
 from gyoza.server.store.texts import Stored
 from gyoza.server.wakeups import Wakeups
@@ -45,7 +45,9 @@ class Store:
 
     async def submit(self, policy: RetryPolicy | None = None) -> str:
         asked = OpRun(id="", image="a", retry_policy=policy or RetryPolicy())
-        return await self.database.write(lambda tx: runs.create_run(tx, asked, Stored(EMPTY, 2)).id)
+        return await self.database.write(
+            lambda tx: submission.create_run(tx, asked, Stored(EMPTY, 2)).id
+        )
 
     async def claim(self, worker: str, holding: list[str] | None = None) -> list[str]:
         def take(tx: Tx) -> list[str]:
@@ -57,7 +59,7 @@ class Store:
 
     async def report(self, run_id: str, kind: EventType, seq: int | None = None) -> None:
         """Report an event of the first attempt, by w1."""
-        report = reports.Report(kind, "x", EMPTY, "w1", 1, seq)
+        report = op_events.Report(kind, "x", EMPTY, "w1", 1, seq)
         await self.database.write(lambda tx: reports.add_event(tx, run_id, report))
 
     async def run(self, run_id: str) -> OpRun:
@@ -215,7 +217,7 @@ async def test_losses_do_not_use_up_the_retry_policy(tmp_path: Path) -> None:
         await store.pass_time(LEASE_S)
         for attempt, state in ((2, "PENDING"), (3, "FAILED")):
             await store.claim("w1")
-            report = reports.Report(reports.EventType.FAILED, "x", EMPTY, "w1", attempt)
+            report = op_events.Report(reports.EventType.FAILED, "x", EMPTY, "w1", attempt)
             await store.database.write(partial(reports.add_event, run_id=run, report=report))
             assert (await store.run(run)).state == state
 
@@ -226,7 +228,7 @@ async def test_a_failed_run_waits_out_a_doubling_back_off(tmp_path: Path) -> Non
         await store.beat("w1")
         for attempt, delay in ((1, 10), (2, 20)):
             assert await store.claim("w1") == [run]
-            report = reports.Report(reports.EventType.FAILED, "x", EMPTY, "w1", attempt)
+            report = op_events.Report(reports.EventType.FAILED, "x", EMPTY, "w1", attempt)
             await store.database.write(partial(reports.add_event, run_id=run, report=report))
             await store.pass_time(delay - 1)
             assert await store.claim("w1") == []

@@ -15,7 +15,15 @@ from gyoza.models import EventDelivery, EventType, OpRun
 from gyoza.server import retention as retention_service
 from gyoza.server.json_text import EMPTY
 from gyoza.server.retention import run_retention
-from gyoza.server.store import claims, logs, reports, retention, runs, workers
+from gyoza.server.store import (
+    claims,
+    logs,
+    op_events,
+    reports,
+    retention,
+    submission,
+    workers,
+)
 from gyoza.server.store.database import Database, Tx
 from gyoza.server.store.texts import Stored
 from gyoza.server.wakeups import Wakeups
@@ -35,8 +43,8 @@ class Store:
 
     async def submit(self, key: str | None = None) -> str:
         asked = OpRun(id="", image="a", event_delivery=EventDelivery("t", {}))
-        make = partial(runs.create_run, asked=asked, inputs=Stored(EMPTY, 2))
-        once = runs.Once(key, b"digest") if key else None
+        make = partial(submission.create_run, asked=asked, inputs=Stored(EMPTY, 2))
+        once = submission.Once(key, b"digest") if key else None
         run = await self.database.write(lambda tx: make(tx, once=once))
         return run.id
 
@@ -47,10 +55,10 @@ class Store:
         def act(tx: Tx) -> None:
             workers.beat(tx, {**told, "draining": False}, 60, claiming=False)
             claims.claim(tx, claims.Wish("w", 1, []), 60)
-            reports.add_event(tx, run, reports.Report(EventType.STARTED, "", EMPTY, "w", 1))
+            reports.add_event(tx, run, op_events.Report(EventType.STARTED, "", EMPTY, "w", 1))
             for number in range(chunks):
                 logs.append_log(tx, run, number, b"x", "w", 1)
-            reports.add_event(tx, run, reports.Report(EventType.COMPLETED, "", EMPTY, "w", 1))
+            reports.add_event(tx, run, op_events.Report(EventType.COMPLETED, "", EMPTY, "w", 1))
 
         await self.database.write(act)
         return run

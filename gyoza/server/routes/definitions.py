@@ -30,7 +30,8 @@ from gyoza.server.routes.parameters import (
 from gyoza.server.routes.runs import make_run, once_of, read_run
 from gyoza.server.service import TheService
 from gyoza.server.store import definitions
-from gyoza.server.store.runs import RunRow, find_made
+from gyoza.server.store.runs import RunRow
+from gyoza.server.store.submission import find_made
 
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from gyoza.server.routes.parameters import After, Caller, RunId, WaitS, parse_cu
 from gyoza.server.service import TheService
 from gyoza.server.store.event_batches import add_events
 from gyoza.server.store.feed import read_feed
-from gyoza.server.store.reports import Report
+from gyoza.server.store.op_events import Report
 from gyoza.server.wakeups import feed_key
 
 router = APIRouter(tags=["events"], route_class=PlainJsonRoute, responses=REFUSALS)

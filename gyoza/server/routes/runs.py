@@ -2,20 +2,18 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import Connection
 
-from gyoza.models import EventType, OpRun, OpRunState
+from gyoza.models import OpRun, OpRunState
 from gyoza.server.json_text import JsonText, join_list, join_object
 from gyoza.server.keyring import Key
 from gyoza.server.plain_json import PlainJsonRoute, body_of
 from gyoza.server.routes.answers import (
     REFUSALS,
     AttemptAnswer,
-    BriefRun,
     RunAnswer,
     RunPage,
     answers,
@@ -24,20 +22,15 @@ from gyoza.server.routes.answers import (
     write_run,
     written,
 )
-from gyoza.server.routes.bodies import EventBody, ReleaseBody, RunBody, RunChange
+from gyoza.server.routes.bodies import RunBody, RunChange
 from gyoza.server.routes.parameters import Caller, IdempotencyKey, RunId, WaitS
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import reports, runs
 from gyoza.server.store.database import Tx
-from gyoza.server.store.runs import Once, RunRow
-from gyoza.server.store.texts import Stored, stored
+from gyoza.server.store.runs import RunRow
+from gyoza.server.store.submission import Once, create_run
+from gyoza.server.store.texts import stored
 from gyoza.server.wakeups import end_key, run_key
-
-MINIMAL = "return=minimal"
-
-Prefer = Annotated[
-    str | None, Header(description=f"`{MINIMAL}` asks for the id, the state and the attempt only.")
-]
 
 _log = logging.getLogger(__name__)
 
@@ -173,67 +166,6 @@ async def retry(run_id: RunId, service: TheService, by: Caller) -> Response:
     return await _change(service, run_id, by, lambda tx: reports.retry(tx, run_id))
 
 
-@router.post(
-    "/{run_id}/events",
-    summary="Report an event; STARTED and endings move the state",
-    responses=answers(RunAnswer | BriefRun),
-)
-async def add_event(
-    run_id: RunId,
-    body: EventBody,
-    request: Request,
-    service: TheService,
-    by: Caller,
-    prefer: Prefer = None,
-) -> Response:
-    """Take an event; a repeat changes nothing, a stale or contradicting one is a 409.
-
-    The `events` of the answer are those this request added: a run may have very many.
-    """
-    [text] = await body_of(request).texts_of(body.payload)
-    # COMPLETED brings the outputs, which may be large; other payloads are told as they are.
-    ends_well = body.type is EventType.COMPLETED
-    given = stored(service.database, text) if ends_well else nullcontext(Stored(text, len(text)))
-    async with given as payload:
-        report = reports.Report(
-            type=body.type,
-            msg=body.msg,
-            payload=payload.column,
-            worker_id=body.worker_id,
-            attempt=body.attempt,
-            seq=body.seq,
-            summary=body.summary.model_dump(exclude_none=True) if body.summary else {},
-            may_report=by.may_report,
-        )
-        return await _report(
-            service,
-            run_id,
-            by,
-            lambda tx: reports.add_event(tx, run_id, report),
-            body.worker_id,
-            prefer,
-        )
-
-
-@router.post(
-    "/{run_id}/release",
-    summary="Give a run back to the queue",
-    responses=answers(RunAnswer | BriefRun),
-)
-async def release(
-    run_id: RunId, body: ReleaseBody, service: TheService, by: Caller, prefer: Prefer = None
-) -> Response:
-    """Give it back; again changes nothing."""
-    return await _report(
-        service,
-        run_id,
-        by,
-        lambda tx: reports.release(tx, run_id, body.worker_id, body.attempt, body.reason),
-        body.worker_id,
-        prefer,
-    )
-
-
 async def once_of(
     request: Request, by: Key, idempotency_key: str | None, definition: str | None = None
 ) -> Once | None:
@@ -251,7 +183,7 @@ async def make_run(
     """Create a run and answer with it."""
     async with stored(service.database, inputs) as kept:
         row = await service.database.write(
-            lambda tx: runs.create_run(tx, asked, kept, once), author=by.author
+            lambda tx: create_run(tx, asked, kept, once), author=by.author
         )
     return written(await read_run(service, row), 201)
 
@@ -286,27 +218,3 @@ async def _change(service: Service, run_id: str, by: Key, change: Callable[[Tx],
     if row.state != before:
         _log.info("Run %s went from %s to %s with key %s.", run_id, before, row.state, by.id)
     return written(await read_run(service, row))
-
-
-async def _report(
-    service: Service,
-    run_id: str,
-    by: Key,
-    change: Callable[[Tx], None],
-    worker_id: str | None,
-    prefer: str | None,
-) -> Response:
-    """Answer with the run and the events that this report added to it."""
-
-    def write_down(tx: Tx) -> tuple[RunRow, int]:
-        known: int = runs.find_row(tx.conn, run_id).event_count
-        change(tx)
-        return runs.find_row(tx.conn, run_id), known
-
-    row, known = await service.database.write(write_down, actor=worker_id, author=by.author)
-    if prefer != MINIMAL:
-        return written(await read_run(service, row, known))
-    brief = {"id": run_id, "state": row.state, "current_attempt": row.current_attempt}
-    answer = written(write(brief))
-    answer.headers["Preference-Applied"] = MINIMAL
-    return answer

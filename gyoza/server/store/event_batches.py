@@ -6,12 +6,10 @@ from gyoza.models.limits import BATCH_BYTES, MIB
 from gyoza.server.errors import Full
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
+from gyoza.server.store.op_events import Report, say, size_of
 from gyoza.server.store.reports import (
-    Report,
     check_current,
     find_held_attempt,
-    say,
-    size_of,
 )
 from gyoza.server.store.runs import RunRow, find_row
 

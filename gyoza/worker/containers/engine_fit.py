@@ -1,6 +1,6 @@
 """Whether an engine has what all containers of a worker need: without it every run would fail."""
 
-from gyoza.worker.containers.engine import ContainerEngine, EngineInfo
+from gyoza.worker.containers.engine import OWN_NETWORK, ContainerEngine, EngineInfo
 from gyoza.worker.errors import EngineFailed, SettingsError
 from gyoza.worker.policy import ContainerPolicy
 
@@ -32,7 +32,8 @@ async def require_fit(engine: ContainerEngine, info: EngineInfo, policy: Contain
         raise SettingsError(
             f"The setting max_cpu is {policy.max_cpu:g}; the Docker Engine has {info.cpus} CPUs."
         )
-    if not await engine.has_network(policy.network):
+    own = policy.network == OWN_NETWORK  # which is made when it is needed
+    if not own and not await engine.has_network(policy.network):
         raise SettingsError(
             f"The Docker Engine has no network {policy.network}, which the setting network names; "
             f"create it (docker network create {policy.network}) or choose another, such as none."
