@@ -82,6 +82,7 @@ def open_system(tmp_path: Path) -> OpenSystem:
         defaults: dict[str, Any] = {
             "api_key": KEY,
             "work_dir": tmp_path / "work",
+            "registry_wait_s": 0,
             "worker_id": f"test-{uuid4().hex}",  # other tests use this engine, too
             "max_concurrency": 8,
         }
