@@ -9,12 +9,14 @@ from typing import Any
 
 import docker
 import docker.errors
+import docker.tls
 import docker.utils
 import requests
 import requests.adapters
 import urllib3.exceptions
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 
+from gyoza.worker.containers.docker_address import EngineAddress
 from gyoza.worker.containers.docker_call import tell_calls
 from gyoza.worker.containers.docker_faults import is_engines_fault
 from gyoza.worker.containers.docker_http import EngineHttp
@@ -28,27 +30,29 @@ from gyoza.worker.errors import (
 
 _docker: Any = docker
 _errors: Any = docker.errors
+_tls: Any = docker.tls
 _utils: Any = docker.utils
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
 # How a refusal ends that says no more than that the engine goes down, or lacks its containerd.
 OUTAGES = ("unavailable", "transport is closing", "context canceled", "ttrpc: closed")
 
 
-def connect(timeout_s: float, pool_size: int) -> EngineHttp:
-    """Return a client for the engine that the Docker variables name.
+def connect(address: EngineAddress, timeout_s: float, pool_size: int) -> EngineHttp:
+    """Return a client for an engine.
 
-    It speaks the API version of the engine, and ends the connection after every request: none is
-    found broken after a restart of the engine, and each can be shut down by its `Call`.
+    It speaks the API version of the engine, unless another is set, and ends the connection after
+    every request: none is found broken after a restart of the engine, and each can be shut down by
+    its `Call`.
 
     Args:
+        address: Where the engine is.
         timeout_s: Longest wait for a connection and for each part of an answer.
         pool_size: How many requests may be under way at once.
 
     Raises:
         EngineUnavailable: If the variables ask for TLS that trusts everybody.
     """
-    settings: dict[str, Any] = _utils.kwargs_from_env()
+    settings = _settings(address)
     if "tls" in settings and not settings["tls"].verify:
         raise EngineUnavailable(
             "With DOCKER_CERT_PATH alone any engine would be believed; set DOCKER_TLS_VERIFY=1."
@@ -68,8 +72,22 @@ def connect(timeout_s: float, pool_size: int) -> EngineHttp:
         return client
 
     asker = client_for(MINIMUM_DOCKER_API_VERSION)
-    version: str = asker.version(api_version=False)["ApiVersion"]
+    version: str = address.version or asker.version(api_version=False)["ApiVersion"]
     return EngineHttp(client_for(version), client_for(version))
+
+
+def _settings(address: EngineAddress) -> dict[str, Any]:
+    """Return docker-py's arguments for an address."""
+    if address.context is None:
+        return _utils.kwargs_from_env()
+    folder = address.certificates
+    if folder is None:
+        return {"base_url": address.host}
+    files = {name: str(folder / name) for name in ("ca.pem", "cert.pem", "key.pem")}
+    there = {name: file for name, file in files.items() if os.path.exists(file)}
+    own = (files["cert.pem"], files["key.pem"]) if "cert.pem" in there else None
+    tls = _tls.TLSConfig(client_cert=own, ca_cert=there.get("ca.pem"), verify=True)
+    return {"base_url": address.host, "tls": tls}
 
 
 @contextmanager

@@ -50,13 +50,16 @@ logger = logging.getLogger(__name__)
 async def open_docker_engine(
     concurrency: int = 200, deadline_s: float = 30.0
 ) -> AsyncGenerator["DockerEngine"]:
-    """Use the Docker Engine that DOCKER_HOST and the other Docker variables name.
+    """Use the Docker Engine that the variables and contexts of `docker` name.
 
     It is first spoken to by the first call, so that a worker may start before Docker does.
 
     Args:
         concurrency: How many containers may run at once.
         deadline_s: How long a call may take, in seconds; create, start and remove four times that.
+
+    Raises:
+        SettingsError: If these mean something that is not done here.
     """
     engine = DockerEngine(concurrency, deadline_s)
     try:

@@ -1,14 +1,14 @@
 """Requests in threads: a limiter for each kind, a deadline for all but the endless."""
 
-import os
 from collections.abc import Callable
 from contextlib import closing
 from typing import TypeVar
 
 import trio
 
+from gyoza.worker.containers.docker_address import engine_address
 from gyoza.worker.containers.docker_call import Call
-from gyoza.worker.containers.docker_client import DEFAULT_HOST, connect, own_errors
+from gyoza.worker.containers.docker_client import connect, own_errors
 from gyoza.worker.containers.docker_http import EngineHttp, Response
 from gyoza.worker.errors import EngineUnavailable
 
@@ -34,7 +34,8 @@ class DockerThreads:
     """
 
     def __init__(self, concurrency: int, deadline_s: float) -> None:
-        self.host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self._address = engine_address()
+        self.host = self._address.host
         self.quick = trio.CapacityLimiter(16)
         self.changes = trio.CapacityLimiter(16)
         self.pulls = trio.CapacityLimiter(concurrency)
@@ -115,5 +116,6 @@ class DockerThreads:
     def _connected(self) -> EngineHttp:
         # Two first requests at once may make two clients, and the last stays: no harm, no lock.
         if self._client is None:
-            self._client = connect(self._deadline_s * SLOWNESS, self._pool_size)
+            patience_s = self._deadline_s * SLOWNESS
+            self._client = connect(self._address, patience_s, self._pool_size)
         return self._client
