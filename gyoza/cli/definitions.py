@@ -1,20 +1,36 @@
 """`gyoza definitions`: what is deployed."""
 
 from dataclasses import fields
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from gyoza.cli import completion
 from gyoza.cli.errors import CliError
 from gyoza.cli.flags import takes
 from gyoza.cli.inputs import check_json, read_text
-from gyoza.cli.output import ago, print_fields, print_json, print_table, read_as, say
-from gyoza.cli.session import DefinitionName, Json, Server
+from gyoza.cli.output import (
+    Column,
+    ago,
+    confirmed,
+    made_by,
+    print_fields,
+    print_json,
+    print_table,
+    read_as,
+    say,
+)
+from gyoza.cli.session import DefinitionName, Json, Server, split_version
 from gyoza.models import OpDefinition, check_id
 
-app = typer.Typer(no_args_is_help=True, help="List, show and deploy op definitions.")
+if TYPE_CHECKING:
+    from gyoza.client import GyozaClient
 
-FIELDS = [f.name for f in fields(OpDefinition) if f.name not in ("created_at", "updated_at")]
+app = typer.Typer(no_args_is_help=True, help="List, show, deploy and delete op definitions.")
+
+FIELDS = [
+    f.name for f in fields(OpDefinition) if f.name not in ("created_at", "updated_at", "created_by")
+]
 
 
 @app.command("list")
@@ -27,7 +43,13 @@ def list_(server: Server, as_json: Json = False) -> None:
         return print_json(found)
     definitions = [read_as(OpDefinition.from_dict, item) for item in found]
     print_table(
-        ["NAME", "VERSION", "IMAGE", "UPDATED", "DESCRIPTION"],
+        [
+            Column("NAME"),
+            Column("VERSION"),
+            Column("IMAGE", 2, cut=True),
+            Column("UPDATED", 1),
+            Column("DESCRIPTION", 3, cut=True),
+        ],
         [(d.id, d.version, d.image, ago(d.updated_at), d.description) for d in definitions],
         "No definitions yet; deploy one with `gyoza definitions apply gyoza.yml`.",
     )
@@ -49,7 +71,8 @@ def show(
     if as_json:
         return print_json(found)
     definition = read_as(OpDefinition.from_dict, found)
-    print_fields(definition.to_dict())
+    made = {"created_by": made_by(found)}
+    print_fields({**definition.to_dict(), **made})
 
 
 @app.command()
@@ -62,10 +85,57 @@ def apply(
     """Deploy the definition in a file: create it, or replace the version it names."""
     definition = read_definition(file)
     with server.connect() as client:
+        before = _deployed(client, definition["id"], definition.get("version", "1"))
         applied = client.upsert_definition(definition)
     if as_json:
         return print_json(applied)
-    say(f"Deployed {applied.get('id')}, version {applied.get('version')}.")
+    which = f"{applied.get('id')}, version {applied.get('version')}"
+    if before is None:
+        say(f"Deployed {which}.")
+    elif _body(before) == _body(applied) and not applied.get("secrets"):
+        say(f"Unchanged: {which}.")
+    else:  # values of secrets are shown to nobody, so that they cannot be compared
+        say(f"Replaced {which}.")
+
+
+def _deployed(client: "GyozaClient", name: str, version: str) -> dict[str, Any] | None:
+    from gyoza.client import ApiError
+
+    try:
+        return client.get_definition(name, version)
+    except ApiError as error:
+        if not error.says_unknown:
+            raise
+        return None
+
+
+def _body(definition: dict[str, Any]) -> dict[str, Any]:
+    told_by_server = ("created_at", "updated_at", "created_by")
+    return {name: value for name, value in definition.items() if name not in told_by_server}
+
+
+@app.command()
+@takes(Server)
+def delete(
+    server: Server,
+    definition: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME[@VERSION]",
+            help="All its versions, unless one is named.",
+            autocompletion=completion.definition_names,
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a definition; its runs stay."""
+    name, version = split_version(definition)
+    which = f"{name}, " + (f"version {version}" if version else "all versions")
+    if not yes and not confirmed(f"Delete {which}?"):
+        raise typer.Abort
+    with server.connect() as client:
+        client.delete_definition(name, version)
+    say(f"Deleted {which}.")
 
 
 def read_definition(file: str) -> dict[str, Any]:

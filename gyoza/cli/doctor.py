@@ -123,16 +123,29 @@ def _server_and_key(server: Server) -> Iterator[Check]:
             client.health()
             yield Check("Server", Verdict.OK, f"{client.connection.url} answers.")
         except (ApiError, ClientError) as error:
-            yield _failed("Server", error)
-            yield Check("Key", Verdict.WARN, "Not checked, since there is no server to take it.")
+            yield _no_server(server, error)
+            yield Check("Key", Verdict.WARN, "Not checked: no server.")
             return
         try:
             client.list_workers()
             for warning in server.access.warnings:
                 yield Check("Key", Verdict.WARN, warning)
-            yield Check("Key", Verdict.OK, "The server takes the key.")
+            yield Check("Key", Verdict.OK, "The server accepts the key.")
         except (ApiError, ClientError) as error:
             yield _failed("Key", error)
+
+
+def _no_server(server: Server, error: Exception) -> Check:
+    """Say what is wrong; before somebody has named or started a server, nothing is."""
+    from gyoza.client import ServerUnreachable
+    from gyoza.client.access import DEFAULT_URL
+    from gyoza.client.credentials import stored_key_path
+
+    is_first = server.access.address == DEFAULT_URL and not stored_key_path().exists()
+    if is_first and isinstance(error, ServerUnreachable):
+        todo = "start server and worker with `gyoza up`, or name one in GYOZA_SERVER_URL"
+        return Check("Server", Verdict.WARN, f"None runs here yet; {todo}.")
+    return _failed("Server", error)
 
 
 def _disk() -> Check:
@@ -165,6 +178,6 @@ def _gpu() -> Check:
 
     gpus = detect_gpus()
     if not gpus:
-        return Check("GPU", Verdict.WARN, "None found; runs that ask for vram_mb go elsewhere.")
+        return Check("GPU", Verdict.WARN, "No GPU found (only a problem if your ops need one).")
     found = ", ".join(f"{gpu.tags[-1]} ({gpu.vram_mb} MB)" for gpu in gpus)
     return Check("GPU", Verdict.OK, f"Found {found}.")

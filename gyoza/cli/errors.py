@@ -48,6 +48,7 @@ KNOWN: dict[str, ExitCode] = {
     "gyoza.server.errors.ServerError": ExitCode.MACHINE,
 }
 API_ERROR = "gyoza.client.errors.ApiError"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 SERVER_PACKAGES = {"fastapi", "h11", "pydantic", "sqlalchemy", "starlette"}
 
 
@@ -80,6 +81,9 @@ def _explain_one(error: BaseException) -> tuple[str, ExitCode] | None:
             return f"The server needs the package {package}; {todo}.", ExitCode.MACHINE
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return f"The port is in use ({error}); choose another with --port.", ExitCode.MACHINE
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = f"to {error.filename}" if error.filename else "the output"
+        return f"gyoza cannot write {where} ({error.strerror}); make room.", ExitCode.MACHINE
     names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__]
     for name in names:
         if name == API_ERROR:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ import trio
 
 from gyoza.cli.errors import CliError, ExitCode
 from gyoza.cli.outages import PATIENCE_S, Outages, is_away
-from gyoza.cli.output import note, print_json, read_as
+from gyoza.cli.output import confirmed, note, print_json, read_as
 from gyoza.cli.views import Streams, View, open_view
 from gyoza.client import (
     Access,
@@ -84,6 +84,9 @@ def follow_run(access: Access, run_id: str, as_json: bool = False) -> ExitCode:
             f"`gyoza runs cancel {run_id}` ends it."
         )
         return ExitCode.INTERRUPTED
+    if as_json:
+        with GyozaClient(access) as client:  # what was followed is the news of it alone
+            print_json(client.get_run(run_id))
     code = _conclude(run, as_json)
     if following.shown.gap is None:
         return code
@@ -92,21 +95,13 @@ def follow_run(access: Access, run_id: str, as_json: bool = False) -> ExitCode:
 
 
 def _wants_cancel(run_id: str) -> bool:
-    if not sys.stdin.isatty():
-        return False
-    with suppress(KeyboardInterrupt, EOFError):
-        print(f"Cancel run {run_id}? [y/N] ", end="", file=sys.stderr, flush=True)
-        return input().strip().lower() in ("y", "yes")
-    print(file=sys.stderr)
-    return False
+    return sys.stdin.isatty() and confirmed(f"Cancel run {run_id}?")
 
 
 def _conclude(run: OpRun, as_json: bool) -> ExitCode:
-    if as_json:
-        print_json(run.to_dict())
-    elif run.state is OpRunState.COMPLETED:
-        print_json(run.outputs)
     if run.state is OpRunState.COMPLETED:
+        if not as_json:
+            print_json(run.outputs)
         return ExitCode.OK
     why = run.execution_summary.error_message
     note(f"Run {run.id} is {run.state}" + (f": {why}" if why else "."))

@@ -1,20 +1,29 @@
-"""Reads what a run is given: `-i key=value`, `--inputs FILE`, `--env K=V`."""
+"""Reads what a run is given: `-i key=value`, `--text key=value`, `--inputs FILE`, `--env K=V`."""
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from gyoza.cli.errors import CliError
 
 
-def read_inputs(file: str | None, pairs: list[str]) -> dict[str, Any]:
+def read_inputs(
+    file: str | None,
+    pairs: list[str],
+    texts: list[str],
+    types: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Return the inputs of `file` with the single ones laid over them.
 
     Args:
         file: A JSON file, `-` for standard input.
         pairs: `key=value`, the value JSON if it parses as that, else text; `key=@file` is the
             text of a file.
+        texts: `key=value`, the value text as it is.
+        types: The types of inputs that a definition tells: one of type `string` is text as it is.
 
     Raises:
         CliError: If a file cannot be read, is not a JSON object, or a pair has no `=`.
@@ -22,8 +31,12 @@ def read_inputs(file: str | None, pairs: list[str]) -> dict[str, Any]:
     inputs = _read_object(file) if file else {}
     for pair in pairs:
         name, value = split_pair(pair, "-i", "n=3")
-        inputs[name] = read_text(value[1:]) if value.startswith("@") else _parse(value)
-    return inputs
+        if value.startswith("@"):
+            inputs[name] = read_text(value[1:])
+        else:
+            is_text = types is not None and types.get(name) == "string"
+            inputs[name] = value if is_text else _parse(value)
+    return inputs | dict(split_pair(pair, "--text", "version=1.10") for pair in texts)
 
 
 def split_pair(pair: str, option: str, example: str) -> tuple[str, str]:
@@ -69,7 +82,7 @@ def read_text(file: str) -> str:
 def _read_object(file: str) -> dict[str, Any]:
     where = "standard input" if file == "-" else f"the file {file}"
     try:
-        value = json.loads(read_text(file), parse_constant=_refuse_constant)
+        value = _loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise CliError(f"The inputs in {where} are not JSON: {error}.") from None
     if not isinstance(value, dict):
@@ -79,9 +92,21 @@ def _read_object(file: str) -> dict[str, Any]:
 
 def _parse(value: str) -> Any:
     try:
-        return json.loads(value, parse_constant=_refuse_constant)
+        return _loads(value)
     except (ValueError, RecursionError):
         return value
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    """Return a number that JSON can hold; 12e4567 is none, and rather a name."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large a number")
+    return number
 
 
 def _refuse_constant(name: str) -> Any:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -54,6 +56,23 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+def teller(form: LogFormat, logger: str) -> Callable[[str], object]:
+    """Return what tells people where a service is: on stdout, unless all is to be JSON.
+
+    Args:
+        form: How log lines look.
+        logger: Whose line it is.
+    """
+    if form is LogFormat.JSON:
+        return logging.getLogger(logger).info
+
+    def tell(sentence: str) -> None:
+        with suppress(OSError):  # a standard output that takes nothing
+            print(sentence, flush=True)
+
+    return tell
 
 
 def configure_logging(level: LogLevel, form: LogFormat) -> None:

@@ -3,7 +3,8 @@
 import io
 import os
 import sys
-from typing import Annotated, Any, cast
+from contextlib import suppress
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -52,10 +53,18 @@ def _print_version(wanted: bool) -> None:
 def _options(
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "-V", "--version", callback=_print_version, is_eager=True, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     """Run containerised functions on your own machines."""
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    print(f"gyoza {__version__}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,25 +80,66 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a narrow encoding costs a character, no more
     try:
-        return app(args=arguments, prog_name="gyoza", standalone_mode=False) or ExitCode.OK
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _let_go(stream)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(args=arguments, prog_name="gyoza", standalone_mode=False) or ExitCode.OK
+        sys.stdout.flush()
     except UsageError as error:
         return _usage(error)
     except typer.Abort:
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:  # a reader like `head` has what it wanted
+        return ExitCode.FAILED
+    except UnicodeEncodeError as error:
+        _say(_not_text(arguments, error))
+        return ExitCode.USAGE
     except (Exception, BaseExceptionGroup) as error:
         known = explain(error)
         if known is None:
             raise
         sentence, code = known
+        _say(sentence)
+    return code
+
+
+def _say(sentence: str) -> None:
+    with suppress(OSError):  # a standard error that takes nothing, either
         print(f"gyoza: {plain(sentence)}", file=sys.stderr)
-        return code
+
+
+def _let_go(stream: TextIO) -> None:
+    """Lose what a stream cannot take, or Python would complain about it at the very end."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def _not_text(arguments: list[str], error: UnicodeEncodeError) -> str:
+    """Say which argument holds bytes that are not UTF-8: such text cannot be sent."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            shown = argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            return f"The argument '{shown}' is not UTF-8 text; write it in UTF-8."
+    return f"A setting or an input is not text in UTF-8 ({error.reason}); correct it."
 
 
 def _usage(error: Any) -> ExitCode:
     message = " ".join(error.format_message().split()).rstrip(".")
+    message = message.replace("Input should be", "it must be")
     if message:  # a group called without a command has printed its help instead
         hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
-        print(f"gyoza: {message}{hint}.", file=sys.stderr)
+        _say(f"{message}{hint}.")
     return ExitCode.USAGE
 
 

@@ -1,13 +1,14 @@
 """How answers are printed: tables and key-value lists for people, one JSON document for scripts."""
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from gyoza.cli.terminal import plain
+from gyoza.cli.terminal import plain, plain_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,15 +23,14 @@ STATE_STYLES = {
     "CANCELLED": "yellow",
     "online": "green",
     "draining": "yellow",
+    "offline": "dim",
     "lost": "red",
 }
 
 
 def print_json(document: Any) -> None:
     """Print one JSON document on standard output."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    # JSON itself escapes only the first half of the control characters; these stand in strings.
-    print(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(plain_json(json.dumps(document, indent=2, ensure_ascii=False)))
 
 
 def say(sentence: str) -> None:
@@ -43,31 +43,96 @@ def note(sentence: str) -> None:
     print(plain(sentence), file=sys.stderr)
 
 
+def confirmed(question: str) -> bool:
+    """Ask on standard error; whoever says nothing says no."""
+    print(f"{plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    with suppress(KeyboardInterrupt, EOFError):
+        return input().strip().lower() in ("y", "yes")
+    print(file=sys.stderr)
+    return False
+
+
 def console() -> "Console":
-    """Return the console of standard output; a pipe is wide, so that nothing is cut."""
+    """Return the console of standard output."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str) -> None:
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: Its heading.
+        rank: On a narrow terminal the column of the highest rank is left out first; one of rank 0
+            never is.
+        cut: May be shortened. An id or a state may not: half of one is of no use.
+    """
+
+    name: str
+    rank: int = 0
+    cut: bool = False
+
+
+LEAST, GAP = 8, 2
+"""Characters of a shortened column, and those between two columns."""
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], nothing: str) -> None:
     """Print rows under their headings, or the sentence `nothing` if there are none.
 
-    States are coloured on a terminal; the first column is never shortened.
+    On a terminal states are coloured, and lines fit its width as far as columns may be shortened or
+    left out; anywhere else all is printed whole.
     """
-    from rich.table import Table
+    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, no_wrap=True, overflow="ellipsis" if index else "ignore")
-    for row in rows:
-        cells = ("" if cell is None else plain(str(cell)) for cell in row)
-        table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in cells))
-    if table.row_count:
-        console().print(table)
-    else:
+    cells = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
+    if not cells:
         note(nothing)
+        return
+    widths = [max(map(cell_len, texts)) for texts in zip(*cells, strict=True)]
+    widths = [max(width, len(c.name)) for width, c in zip(widths, columns, strict=True)]
+    screen = console()
+    shown = fit(columns, widths, screen.width if sys.stdout.isatty() else None)
+    last = max(shown)
+    for number, row in enumerate([[column.name for column in columns], *cells]):
+        line = Text(style="" if number else "bold")
+        for index, width in shown.items():
+            text = row[index]
+            if cell_len(text) > width:
+                text = set_cell_size(text, width - 1) + "…"
+            line.append(text, style=STATE_STYLES.get(text, ""))
+            if index != last:
+                line.append(" " * (width - cell_len(text) + GAP))
+        screen.print(line, soft_wrap=True)
+
+
+def fit(columns: Sequence[Column], widths: Sequence[int], room: int | None) -> dict[int, int]:
+    """Return which columns are shown, by their number, and how wide.
+
+    Args:
+        columns: All of them.
+        widths: How wide each is.
+        room: How wide a line may be; None for any width.
+    """
+    shown = dict(enumerate(widths))
+    if room is None:
+        return shown
+
+    def excess(least: bool) -> int:
+        held = (min(w, LEAST) if least and columns[i].cut else w for i, w in shown.items())
+        return sum(held) + GAP * (len(shown) - 1) - room
+
+    while excess(least=True) > 0 and any(columns[i].rank for i in shown):
+        del shown[max(shown, key=lambda i: columns[i].rank)]
+    while excess(least=False) > 0:
+        wide = [i for i, w in shown.items() if columns[i].cut and w > LEAST]
+        if not wide:
+            break
+        shown[max(wide, key=lambda i: shown[i])] -= 1
+    return shown
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
@@ -88,15 +153,31 @@ def compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def ago(moment: datetime | None) -> str:
+def moment(time: datetime | str | None) -> str | None:
+    """Return a time as this machine's clock tells it, with the date."""
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    return None if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def ago(time: datetime | None) -> str:
     """Return how long ago a moment was, in its largest unit."""
-    if moment is None:
+    if time is None:
         return ""
-    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    seconds = max(0, int((datetime.now(UTC) - time).total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def made_by(answer: Mapping[str, Any]) -> str | None:
+    """Return who made something: the name of the API key, and its id."""
+    key = answer.get("created_by")
+    if not isinstance(key, dict):
+        return None
+    told = cast("dict[str, Any]", key)
+    return f"{told.get('name')} (key {told.get('id')})"
 
 
 def read_as(read: Callable[[dict[str, Any]], T], data: dict[str, Any]) -> T:

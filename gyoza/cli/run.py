@@ -1,7 +1,8 @@
 """`gyoza run`: make a run, and look on if asked to."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -10,8 +11,9 @@ from gyoza.cli.errors import CliError
 from gyoza.cli.flags import takes
 from gyoza.cli.inputs import check_json, read_inputs, split_pair
 from gyoza.cli.output import print_json, read_as, say
-from gyoza.cli.session import Json, Server
-from gyoza.models import OpRun, check_id
+from gyoza.cli.session import Json, Server, split_version
+from gyoza.models import OpRun
+from gyoza.models.definition import InputSpecs
 from gyoza.models.policies import MAX_GRACE_S
 
 if TYPE_CHECKING:
@@ -45,7 +47,16 @@ def run(
             "-i",
             "--input",
             metavar="KEY=VALUE",
-            help="An input: JSON, else text; KEY=@FILE takes the text of a file.",
+            help="An input: JSON, else text; KEY=@FILE takes the text of a file. Inputs that the "
+            "definition says are strings are text.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="An input that is text, whatever it looks like: 1.10, true, @home.",
             show_default=False,
         ),
     ] = None,
@@ -74,7 +85,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A variable with its value here, which is shown to nobody.",
+            help="Pass this variable of yours; its value is hidden in answers and logs.",
             show_default=False,
         ),
     ] = None,
@@ -97,10 +108,28 @@ def run(
         ),
     ] = None,
     max_attempts: Annotated[
-        int | None, typer.Option(min=1, help="Failing attempts in all.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Give up after N failed attempts; 1 is no retry.",
+            show_default=False,
+        ),
     ] = None,
     topic: Annotated[
-        str | None, typer.Option(help="Feed for its events.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Group name; `gyoza runs list --topic` and the event feed use it.",
+            show_default=False,
+        ),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="A repeat with the same key prints the same run and makes no other.",
+            show_default=False,
+        ),
     ] = None,
     follow: Annotated[
         bool,
@@ -113,7 +142,7 @@ def run(
     With --follow its logs and outputs go to standard output, the rest to standard error, and the
     exit code is 1 if it failed or was cancelled. With --json standard output holds the run alone.
     """
-    values = read_inputs(inputs_file, inputs or [])
+    feed = _given(topic=topic)
     options: dict[str, Any] = {
         "command": command or None,
         "env_vars": _variables(env or [], secret or []) or None,
@@ -123,18 +152,31 @@ def run(
         "grace_s": grace,
         "constraints": _given(cpu=cpu, ram_mb=ram_mb, vram_mb=vram_mb),
         "retry_policy": _given(max_attempts=max_attempts),
-        "event_delivery": _given(topic=topic),
     }
-    check_json("The run", [values, options])
+    both: dict[str, Any] = {
+        "priority": priority,
+        "event_delivery": feed,
+        "idempotency_key": idempotency_key,
+    }
+    read = partial(read_inputs, inputs_file, inputs or [], text or [])
     with server.connect() as client:
         if definition is None:
             if image is None:
                 raise CliError("Name an image, or a definition with --definition.")
-            created = client.create_run(image, values, priority=priority, **options)
+            values = read()
+            check_json("The run", [values, options])
+            created = client.create_run(image, values, **both, **options)
         else:
             if image is not None or any(value is not None for value in options.values()):
-                raise CliError("With --definition only inputs and --priority can be given.")
-            created = _run_definition(client, definition, values, priority)
+                raise CliError(
+                    "With --definition only inputs, --priority, --topic and --idempotency-key can "
+                    "be given; the definition says the rest."
+                )
+            name, version = split_version(definition)
+            # Of the types only what is typed here needs to know; the server checks all.
+            values = read(_types(client, name, version) if inputs else None)
+            check_json("The run", values)
+            created = client.create_run_from_definition(name, values, version=version, **both)
     run_id = read_as(OpRun.from_dict, created).id
     if follow:
         from gyoza.cli.follow import follow_run
@@ -143,14 +185,10 @@ def run(
     print_json(created) if as_json else say(run_id)
 
 
-def _run_definition(
-    client: "GyozaClient", definition: str, inputs: dict[str, Any], priority: int
-) -> dict[str, Any]:
-    name, _, version = definition.partition("@")
-    check_id(name, "definition name")
-    return client.create_run_from_definition(
-        name, inputs, version=version or None, priority=priority
-    )
+def _types(client: "GyozaClient", name: str, version: str | None) -> dict[str, str]:
+    found = client.get_definition(name, version).get("input_specs")
+    specs = read_as(InputSpecs.from_dict, cast("dict[str, Any]", found or {})).specs
+    return {key: spec.type for key, spec in specs.items()}
 
 
 def _variables(pairs: list[str], secrets: list[str]) -> dict[str, str]:

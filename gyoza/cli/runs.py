@@ -1,5 +1,6 @@
 """`gyoza runs`: look at runs, cancel and retry them."""
 
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -8,8 +9,10 @@ import typer
 from gyoza.cli import completion
 from gyoza.cli.flags import takes
 from gyoza.cli.output import (
+    Column,
     ago,
-    console,
+    made_by,
+    moment,
     note,
     print_fields,
     print_json,
@@ -17,15 +20,29 @@ from gyoza.cli.output import (
     read_as,
     say,
 )
-from gyoza.cli.session import Json, RunId, Server
+from gyoza.cli.session import Json, RunId, Server, find_run
 from gyoza.cli.terminal import LogText
 from gyoza.cli.text_output import TextOutput
-from gyoza.models import EventEntry, OpRun, OpRunState
+from gyoza.models import EventEntry, OpAttempt, OpRun, OpRunState, check_id
 
 app = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
 
+MAX_LIMIT = 500
+"""Runs of a page; the server gives no more."""
+
 Attempt = Annotated[
     int | None, typer.Option(min=1, help="The current one unless given.", show_default=False)
+]
+
+
+COLUMNS = [
+    Column("RUN"),
+    Column("STATE"),
+    Column("%", 3),
+    Column("IMAGE", 1, cut=True),
+    Column("DEFINITION", 5),
+    Column("WORKER", 4),
+    Column("AGE", 2),
 ]
 
 
@@ -39,17 +56,18 @@ def list_(
     ] = None,
     image: Annotated[str | None, typer.Option()] = None,
     topic: Annotated[str | None, typer.Option()] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="How many.")] = 20,
     after: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Only those older than this run.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
+    filters = {"state": state, "definition": definition, "image": image, "topic": topic}
     with server.connect() as client:
         page = client.list_runs(
             limit=limit,
-            starting_after=after,
+            starting_after=find_run(client, check_id(after, "run id")) if after else None,
             state=state,
             op_definition=definition,
             image=image,
@@ -58,13 +76,11 @@ def list_(
     if as_json:
         return print_json(page)
     runs = [read_as(OpRun.from_dict, item) for item in page.get("data", [])]
-    print_table(
-        ["RUN", "STATE", "%", "IMAGE", "DEFINITION", "WORKER", "AGE"],
-        [_row(run) for run in runs],
-        "No runs.",
-    )
+    print_table(COLUMNS, [_row(run) for run in runs], "No runs.")
     if runs and page.get("has_more"):
-        console().print(f"There are more: `gyoza runs list --after {runs[-1].id}`.")
+        given = [part for name, told in filters.items() if told for part in (f"--{name}", told)]
+        rest = [*given, "--limit", str(limit), "--after", runs[-1].id, *server.given]
+        note(f"There are more: `gyoza runs list {shlex.join(rest)}`.")
 
 
 def _row(run: OpRun) -> list[object]:
@@ -84,12 +100,11 @@ def _row(run: OpRun) -> list[object]:
 def show(server: Server, run_id: RunId, as_json: Json = False) -> None:
     """Show a run: its state, inputs, outputs, events and why it failed."""
     with server.connect() as client:
-        found = client.get_run(run_id)
+        found = client.get_run(find_run(client, run_id))
     if as_json:
         return print_json(found)
     run = read_as(OpRun.from_dict, found)
     summary = run.execution_summary
-    took = summary.duration_ms
     print_fields(
         {
             "run": run.id,
@@ -100,11 +115,17 @@ def show(server: Server, run_id: RunId, as_json: Json = False) -> None:
             "definition": run.op_definition,
             "command": run.command,
             "worker": run.worker_id,
+            "tags": ", ".join(run.tags),
+            "priority": str(run.priority),
+            "topic": run.event_delivery.topic,
             "constraints": {k: v for k, v in run.constraints.to_dict().items() if v is not None},
             "time limit": _seconds(run.timeout_s),
             "grace period": _seconds(run.grace_s),
-            "created": f"{ago(run.created_at)} ago" if run.created_at else None,
-            "duration": None if took is None else f"{took / 1000:.1f} s",
+            "created": f"{moment(run.created_at)}, {ago(run.created_at)} ago"
+            if run.created_at
+            else None,
+            "made by": made_by(found),
+            "duration": _took(summary.duration_ms),
             "inputs": run.inputs,
             "outputs": run.outputs,
             "reason": summary.reason,
@@ -114,7 +135,12 @@ def show(server: Server, run_id: RunId, as_json: Json = False) -> None:
     )
     if run.events:
         print()
-        print_table(["TIME", "EVENT", "MESSAGE"], [_event(event) for event in run.events], "")
+        columns = [Column("TIME"), Column("EVENT"), Column("MESSAGE")]
+        print_table(columns, [_event(event) for event in run.events], "")
+
+
+def _took(duration_ms: int | None) -> str | None:
+    return None if duration_ms is None else f"{duration_ms / 1000:.1f} s"
 
 
 def _seconds(seconds: float | None) -> str | None:
@@ -122,7 +148,43 @@ def _seconds(seconds: float | None) -> str | None:
 
 
 def _event(event: EventEntry) -> list[object]:
-    return [f"{event.t.astimezone():%H:%M:%S}", event.type, event.msg]
+    return [moment(event.t), event.type, event.msg]
+
+
+@app.command()
+@takes(Server)
+def attempts(server: Server, run_id: RunId, as_json: Json = False) -> None:
+    """List the attempts of a run: where each ran, how long, and how it ended."""
+    with server.connect() as client:
+        found = client.get_attempts(find_run(client, run_id))
+    if as_json:
+        return print_json(found)
+    columns = [
+        Column("ATTEMPT"),
+        Column("STATE"),
+        Column("WORKER", 1),
+        Column("STARTED", 2),
+        Column("DURATION", 3),
+        Column("REASON"),
+        Column("EXIT CODE", 4),
+        Column("ERROR"),
+    ]
+    listed = [read_as(OpAttempt.from_dict, item) for item in found]
+    print_table(columns, [_attempt(one) for one in listed], "No attempt has begun yet.")
+
+
+def _attempt(attempt: OpAttempt) -> list[object]:
+    summary = attempt.execution_summary
+    return [
+        attempt.attempt,
+        attempt.state,
+        summary.worker_id,
+        moment(attempt.started_at),
+        _took(summary.duration_ms),
+        summary.reason,
+        summary.exit_code,
+        summary.error_message,
+    ]
 
 
 @app.command()
@@ -135,7 +197,9 @@ def logs(
     ] = False,
     attempt: Attempt = None,
 ) -> None:
-    """Print the log text of a run; on a terminal only its colours may act, in a pipe it is raw.
+    """Print the log text of a run.
+
+    Control sequences other than colours are removed on a terminal; piped output is unchanged.
 
     Exits with 3 if the end of the log of a run that is over is missing. A server that goes away
     meanwhile is waited for, up to 5 minutes.
@@ -145,6 +209,7 @@ def logs(
     output = TextOutput(sys.stdout)
     shown = LogText() if output.isatty else None
     with server.connect() as client:
+        run_id = find_run(client, run_id)
         client.get_run(run_id)  # a server or a run that is not there is told at once
         pieces = client.stream_logs(
             run_id,
@@ -166,7 +231,7 @@ def logs(
 def cancel(server: Server, run_id: RunId, as_json: Json = False) -> None:
     """Cancel a run that has not ended."""
     with server.connect() as client:
-        _say(client.cancel_run(run_id), as_json)
+        _say(client.cancel_run(find_run(client, run_id)), as_json)
 
 
 @app.command()
@@ -174,7 +239,23 @@ def cancel(server: Server, run_id: RunId, as_json: Json = False) -> None:
 def retry(server: Server, run_id: RunId, as_json: Json = False) -> None:
     """Queue a failed or cancelled run once more."""
     with server.connect() as client:
-        _say(client.retry_run(run_id), as_json)
+        _say(client.retry_run(find_run(client, run_id)), as_json)
+
+
+@app.command()
+@takes(Server)
+def priority(
+    server: Server,
+    run_id: RunId,
+    value: Annotated[int, typer.Argument(metavar="PRIORITY", help="Higher runs first.")],
+    as_json: Json = False,
+) -> None:
+    """Change the priority of a run that waits in the queue."""
+    with server.connect() as client:
+        run = client.update_run(find_run(client, run_id), priority=value)
+    if as_json:
+        return print_json(run)
+    say(f"Run {run.get('id')} has priority {run.get('priority')}.")
 
 
 def _say(run: dict[str, Any], as_json: bool) -> None:

@@ -3,7 +3,7 @@
 import typer
 
 from gyoza.cli import options
-from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
+from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging, teller
 from gyoza.cli.session import ApiKeyFile, key_from_stdin
 from gyoza.cli.tuning import SERVER, tune_process
 
@@ -58,4 +58,4 @@ def start(
     from gyoza.server.main import serve_until_signal
 
     tune_process(SERVER)
-    trio.run(serve_until_signal, settings)
+    trio.run(serve_until_signal, settings, teller(log_format, "gyoza.server"))

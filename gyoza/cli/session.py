@@ -1,7 +1,8 @@
 """Which server the commands talk to: the options every one of them takes, and ids as arguments."""
 
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +66,16 @@ class Server:
 
         return Access(url=self.server_url, **self.settings)
 
+    @property
+    def given(self) -> list[str]:
+        """The flags as they were given, for a command to type next."""
+        return [
+            part
+            for name, value in asdict(self).items()
+            if value is not None
+            for part in (f"--{name.replace('_', '-')}", value)
+        ]
+
     def connect(self) -> "GyozaClient":
         """Return a blocking client of the server."""
         from gyoza.client import GyozaClient
@@ -82,18 +93,67 @@ def key_from_stdin() -> str:
     return check_key(key)
 
 
-def _id_argument(what: str) -> "typer.models.ArgumentInfo":
+def _id_argument(what: str, help_text: str | None = None) -> "typer.models.ArgumentInfo":
     def check(value: str) -> str:
         return check_id(value, what)
 
     return typer.Argument(
         callback=check,
         metavar=what.upper().replace(" ", "_"),
+        help=help_text,
         show_default=False,
         autocompletion=completion.OF[what],
     )
 
 
-RunId = Annotated[str, _id_argument("run id")]
+RunId = Annotated[str, _id_argument("run id", "The run; the first characters of its id do.")]
 WorkerId = Annotated[str, _id_argument("worker id")]
 DefinitionName = Annotated[str, _id_argument("definition name")]
+KeyId = Annotated[str, _id_argument("key id", "As `gyoza keys list` says; its beginning does.")]
+
+
+def split_version(text: str) -> tuple[str, str | None]:
+    """Return name and version of a definition written NAME, NAME@VERSION or NAME:VERSION.
+
+    Raises:
+        InvalidIdError: If the name is none.
+    """
+    name, *rest = re.split("[@:]", text, maxsplit=1)
+    return check_id(name, "definition name"), (rest[0] or None) if rest else None
+
+
+WHOLE = 32
+"""Characters of a run's id."""
+
+
+def find_run(client: "GyozaClient", given: str) -> str:
+    """Return the id of the run whose id begins with what was given.
+
+    Raises:
+        CliError: If there are several.
+        ApiError: If the server refuses.
+    """
+    if len(given) >= WHOLE:
+        return given
+    page = client.list_runs(id_prefix=given, limit=CANDIDATES + 1)
+    return the_one(given, [str(run.get("id")) for run in page.get("data", [])], "run")
+
+
+def the_one(given: str, ids: list[str], what: str) -> str:
+    """Return the only one of some ids that begins so; what was given, if none does.
+
+    Raises:
+        CliError: If several do.
+    """
+    found = [name for name in ids if name.startswith(given)]
+    # A server that does not know the question answers with any: no ground to act on one of them.
+    if given in found or not found or len(found) < len(ids):
+        return given
+    if len(found) == 1:
+        return found[0]
+    told = ", ".join(found[:CANDIDATES]) + (", …" if len(found) > CANDIDATES else "")
+    raise CliError(f"{given!r} begins the id of more than one {what}: {told}; give more of it.")
+
+
+CANDIDATES = 5
+"""How many ids are told that begin so."""

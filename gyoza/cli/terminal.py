@@ -5,29 +5,44 @@ clipboard or make the terminal answer as if somebody typed. Of all of them only 
 these in logs alone; what starts another is shown as the sign it is.
 """
 
+import json
 import re
 
 _COLOURS = r"\x1b\[[0-9;:]{0,64}m"
 _CUT = re.compile(r"\x1b(\[[0-9;:]{0,64})?\Z")
 
-# All control characters but tab and line feed, those of 8 bits, and what turns the reading order.
-_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+# All control characters but tab and line feed, those of 8 bits, what turns the reading order, and
+# what shows nothing at all, so that two names that differ look alike.
+_UNSEEN = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\u3164\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_CONTROL = rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_UNSEEN}]"
 _ANY = re.compile(_CONTROL)
 _NO_COLOUR = re.compile(rf"({_COLOURS})|{_CONTROL}")
+_IN_JSON = re.compile(rf"[\x7f-\x9f{_UNSEEN}]")
 
 RESET = "\x1b[0m"
 
 
 def plain(text: str) -> str:
-    """Return text that only shows: each control character is replaced by its picture."""
+    """Return text that only shows: a control character is replaced by its picture or number."""
     return _ANY.sub(lambda found: _picture(found[0]), text)
+
+
+def plain_json(text: str) -> str:
+    """Return the text of a JSON document, equal to it, that only shows.
+
+    JSON itself escapes the control characters of 7 bits; all these stand in strings.
+    """
+    return _IN_JSON.sub(lambda found: json.dumps(found[0]).strip('"'), text)
 
 
 def _picture(character: str) -> str:
     code = ord(character)
     if code < 0x20:
         return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else "\ufffd"
+    return "\u2421" if code == 0x7F else ascii(character).strip("'")
 
 
 class LogText:

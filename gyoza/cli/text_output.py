@@ -27,6 +27,10 @@ class TextOutput:
         shared = beside is not None and self._file is not None and self._file == beside._file
         self._lock = beside._lock if beside is not None and shared else Lock()
 
+    def shares(self, other: "TextOutput") -> bool:
+        """Return whether both write to the same file."""
+        return self is other or (self._file is not None and self._file == other._file)
+
     def write(self, text: str) -> None:
         """Write text after all that other threads still write; wait until it is taken.
 

@@ -1,12 +1,13 @@
 """`gyoza up`: server and worker for one machine, in one process and one nursery."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gyoza.cli import options
 from gyoza.cli.flags import takes
-from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging
+from gyoza.cli.logs import Format, Level, LogFormat, LogLevel, configure_logging, teller
 from gyoza.cli.tuning import WORKER, tune_process
 
 if TYPE_CHECKING:
@@ -56,19 +57,21 @@ def up(
     import trio
 
     tune_process(WORKER)
-    trio.run(_up, server, worker)
+    trio.run(_up, server, worker, teller(log_format, "gyoza"))
 
 
-async def _up(server: "ServerSettings", worker: "WorkerSettings") -> None:
+async def _up(
+    server: "ServerSettings", worker: "WorkerSettings", tell: Callable[[str], object]
+) -> None:
     import trio
 
     from gyoza.server.main import start_server
     from gyoza.worker.runner.main import work_until_told
 
     async with trio.open_nursery() as services:
-        url, key = await start_server(services, server)
+        url, key = await start_server(services, server, tell)
         settings = replace(worker, server_url=url, api_key=key)
         async with trio.open_nursery() as work:
             await work.start(partial(work_until_told, settings))
-            print(f"Worker {settings.worker_id} takes runs; Ctrl-C ends both.", flush=True)
+            tell(f"Worker {settings.worker_id} is ready; Ctrl-C ends both.")
         services.cancel_scope.cancel()

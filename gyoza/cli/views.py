@@ -5,12 +5,12 @@ All of it waits for whoever reads, so that it belongs into a thread.
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -18,11 +18,11 @@ from gyoza.cli.terminal import LogText, plain
 from gyoza.cli.text_output import TextOutput
 from gyoza.models import EventEntry, EventType, OpRun, OpRunState
 
-LINE_ENDS = "\r\n"
-"""What ends a line, or begins it anew as progress bars do."""
-
 MAX_HELD = 64 * 1024
 """Characters of a line that wait for its end."""
+
+MAX_TAIL = 1000
+"""Characters that are shown of a line that has not ended."""
 
 
 @dataclass
@@ -32,14 +32,16 @@ class Streams:
     Attributes:
         log: For its log.
         rest: For all else.
-        held: The start of a line that has not ended yet.
+        held: The start of a line that has not ended yet, if it is not shown before that.
         within_line: Whether the log that was shown has not ended its last line.
+        shown: Makes the log fit for a terminal.
     """
 
     log: TextOutput
     rest: TextOutput
     held: str = ""
     within_line: bool = False
+    shown: LogText = field(default_factory=LogText)
 
     @classmethod
     def standard(cls, as_json: bool) -> Self:
@@ -55,9 +57,8 @@ class Streams:
 class View(ABC):
     """What is shown of a run; text of its log may come cut anywhere."""
 
-    def __init__(self, streams: Streams, line_ends: str) -> None:
+    def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._line_ends = line_ends
 
     @abstractmethod
     def run(self, run: OpRun) -> None:
@@ -68,36 +69,31 @@ class View(ABC):
         """Show a sentence about the run."""
 
     @abstractmethod
-    def log_text(self, text: str) -> None:
-        """Show text of its log, most often whole lines."""
+    def log(self, text: str) -> None:
+        """Show text of its log."""
 
     def event(self, event: EventEntry) -> None:
         """Show an event that says something in words."""
         if event.type in (EventType.INFO, EventType.ERROR, EventType.RETRIED):
             self.message(f"{event.type}: {event.msg}")
 
-    def log(self, text: str) -> None:
-        """Show log text line by line; the start of a line is kept until its end comes."""
-        text = self._streams.held + text
-        cut = max(text.rfind(end) for end in self._line_ends) + 1
-        if len(text) - cut > MAX_HELD:
-            cut = len(text)
-        self._streams.held = text[cut:]
-        if cut:
-            self.log_text(text[:cut])
-            self._streams.within_line = not text[:cut].endswith("\n")
-
     def end_of_log(self) -> None:
-        """Show what is left of a log without a last line end."""
+        """End the last line of a log that has not ended it itself."""
         if self._streams.held or self._streams.within_line:
             self.log("\n")
+
+    def _write_log(self, text: str) -> None:
+        """Write text of the log as it comes: a line may be written over and over."""
+        streams = self._streams
+        streams.log.write(streams.shown.feed(text) if streams.log.isatty else text)
+        streams.within_line = not text.endswith("\n")
 
 
 class PlainView(View):
     """Text: the log on one stream, the rest on another."""
 
     def __init__(self, streams: Streams) -> None:
-        super().__init__(streams, LINE_ENDS)
+        super().__init__(streams)
         self._shown = ""
 
     def run(self, run: OpRun) -> None:
@@ -111,18 +107,27 @@ class PlainView(View):
         """Print a line."""
         self._streams.rest.write(f"{plain(text)}\n")
 
-    def log_text(self, text: str) -> None:
-        """Print text, as it is unless somebody sees it right here."""
-        log = self._streams.log
-        log.write(_for_terminal(text) if log.isatty else text)
+    def log(self, text: str) -> None:
+        """Print text, as it is unless somebody sees it right here.
+
+        Where sentences go to the same file it comes by the line, so that none stands within one.
+        """
+        streams = self._streams
+        if streams.log.shares(streams.rest):
+            text = streams.held + text
+            cut = max(text.rfind(end) for end in "\r\n") + 1
+            if len(text) - cut > MAX_HELD:
+                cut = len(text)
+            streams.held, text = text[cut:], text[:cut]
+        if text:
+            self._write_log(text)
 
 
 class LiveView(View):
     """A bar at the bottom of the terminal; all else scrolls by above it."""
 
-    def __init__(self, progress: Progress, streams: Streams) -> None:
-        # Above the bar each line stays, so that it is shown as it is in the end.
-        super().__init__(streams, "\n" if streams.log.isatty else LINE_ENDS)
+    def __init__(self, progress: "Bar", streams: Streams) -> None:
+        super().__init__(streams)
         self._progress = progress
         self._task = progress.add_task("", total=100)
 
@@ -134,13 +139,47 @@ class LiveView(View):
         """Print a dimmed line above the bar."""
         self._progress.console.print(Text(plain(text), style="dim"), soft_wrap=True)
 
-    def log_text(self, text: str) -> None:
-        """Print lines above the bar, or to the file that standard output is."""
-        if not self._streams.log.isatty:
-            self._streams.log.write(text)
+    @property
+    def tail(self) -> str:
+        """What is shown at the bar of a line that has not ended."""
+        return self._progress.tail.plain
+
+    def log(self, text: str) -> None:
+        """Print text to the file that standard output is, or line by line above the bar.
+
+        The start of a line is shown at the bar until its end comes.
+        """
+        streams = self._streams
+        if not streams.log.isatty:
+            if text:
+                self._write_log(text)
             return
-        for line in text.removesuffix("\n").split("\n"):
+        text = streams.held + text
+        cut = text.rfind("\n") + 1
+        if len(text) - cut > MAX_HELD:
+            cut = len(text)
+        streams.held = text[cut:]
+        for line in text[:cut].removesuffix("\n").split("\n") if cut else []:
             self._progress.console.print(Text.from_ansi(_for_terminal(line)), soft_wrap=True)
+        # Carriage returns begin a line anew: what was written last is what it shows.
+        last = next((part for part in reversed(streams.held.split("\r")) if part), "")
+        self._progress.tail = Text.from_ansi(_for_terminal(last[:MAX_TAIL]))
+
+
+class Bar(Progress):
+    """A progress bar below the line that the log is in the middle of.
+
+    Attributes:
+        tail: That line, as far as it has come.
+    """
+
+    tail = Text()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return what is shown, from top to bottom."""
+        if self.tail:
+            yield Text(self.tail.plain, no_wrap=True, overflow="ellipsis")
+        yield from super().get_renderables()
 
 
 def _for_terminal(text: str) -> str:
@@ -161,10 +200,11 @@ def _describe(run: OpRun) -> str:
 def open_view(streams: Streams) -> Generator[View]:
     """Open the view that fits where standard output and error go."""
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
+    # FORCE_COLOR asks for colours in a file, and makes no terminal of it.
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
         yield PlainView(streams)
         return
-    progress = Progress(
+    progress = Bar(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(),

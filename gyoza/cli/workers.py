@@ -6,10 +6,14 @@ from typing import Any
 import typer
 
 from gyoza.cli.flags import takes
-from gyoza.cli.output import ago, print_fields, print_json, print_table
+from gyoza.cli.output import Column, ago, print_fields, print_json, print_table, say
 from gyoza.cli.session import Json, Server, WorkerId
 
-app = typer.Typer(no_args_is_help=True, help="List, show, drain and resume workers.")
+app = typer.Typer(no_args_is_help=True, help="List, show, drain, resume and forget workers.")
+
+
+GONE = ("lost", "offline")
+"""States of workers whose last heartbeat says nothing of now."""
 
 
 @app.command("list")
@@ -21,7 +25,17 @@ def list_(server: Server, as_json: Json = False) -> None:
     if as_json:
         return print_json(workers)
     print_table(
-        ["WORKER", "STATE", "HEALTH", "RUNS", "CPU", "RAM MB", "GPUS", "TAGS", "LAST SEEN"],
+        [
+            Column("WORKER"),
+            Column("STATE"),
+            Column("HEALTH"),
+            Column("RUNS", 2),
+            Column("CPU", 4),
+            Column("RAM MB", 5),
+            Column("GPUS", 6),
+            Column("TAGS", 3, cut=True),
+            Column("LAST SEEN", 1),
+        ],
         [_row(worker) for worker in workers],
         "No workers yet; start one with `gyoza worker start`.",
     )
@@ -33,7 +47,7 @@ def _row(worker: dict[str, Any]) -> list[object]:
         worker.get("id"),
         worker.get("state"),
         _health(worker),
-        len(worker.get("running_ops") or []),
+        "" if worker.get("state") in GONE else len(worker.get("running_ops") or []),
         f"{resources.get('cpu_cores', 0):g}",
         f"{resources.get('ram_mb', 0):.0f}",
         len(resources.get("gpus") or []),
@@ -44,6 +58,8 @@ def _row(worker: dict[str, Any]) -> list[object]:
 
 def _health(worker: dict[str, Any]) -> str:
     """Return what keeps a worker from getting runs, as far as its heartbeats tell."""
+    if worker.get("state") in GONE:
+        return "unknown"
     told = [(part, worker.get(part) or "ok") for part in ("engine", "disk")]
     return ", ".join(f"{part} {how}" for part, how in told if how != "ok") or "ok"
 
@@ -77,7 +93,7 @@ def drain(
         worker = client.drain_worker(worker_id)
     if as_json:
         return print_json(worker)
-    print(f"Worker {worker_id} gets no more runs; `gyoza workers resume {worker_id}` ends that.")
+    say(f"Worker {worker_id} is draining; undo it with `gyoza workers resume {worker_id}`.")
 
 
 @app.command()
@@ -92,4 +108,13 @@ def resume(
         worker = client.resume_worker(worker_id)
     if as_json:
         return print_json(worker)
-    print(f"Worker {worker_id} gets runs again.")
+    say(f"Worker {worker_id} gets runs again.")
+
+
+@app.command()
+@takes(Server)
+def forget(server: Server, worker_id: WorkerId) -> None:
+    """Take a worker that has ended or is lost off the list."""
+    with server.connect() as client:
+        client.forget_worker(worker_id)
+    say(f"Worker {worker_id} is forgotten.")

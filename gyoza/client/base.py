@@ -103,11 +103,19 @@ class BaseClient:
         return key != used.api_key and not isinstance(failure, ForeignAnswer)
 
 
-def sign(method: Callable[..., Any], describe: Callable[..., Call[Any]]) -> None:
-    """Give a client's method the signature of the function that describes its call."""
+def sign(
+    method: Callable[..., Any], describe: Callable[..., Call[Any]], answer: Any = None
+) -> None:
+    """Give a client's method the signature of the function that describes its call.
+
+    Args:
+        method: The method.
+        describe: The function.
+        answer: What the method returns, if not what the call does.
+    """
     described = inspect.signature(describe)
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    (answer,) = get_args(described.return_annotation)
+    answer = answer or get_args(described.return_annotation)[0]
     cast("Any", method).__signature__ = described.replace(
         parameters=[own, *described.parameters.values()], return_annotation=answer
     )

@@ -3,6 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -15,6 +16,7 @@ from gyoza.client.base import BaseClient, PerProcess, sign
 from gyoza.client.call import SMALL, Call
 from gyoza.client.errors import ApiError, ClientError, UnexpectedAnswer
 from gyoza.client.log_reading import PATIENCE_S, LogPiece, LogReading, Tell, WholeLog
+from gyoza.client.parse import Json, Page, WholeList
 from gyoza.client.proxies import proxies_from_env
 
 P = ParamSpec("P")
@@ -27,6 +29,21 @@ def _method(describe: Callable[P, Call[T]]) -> Callable[Concatenate["GyozaClient
         return self.send(describe(*args, **kwargs))
 
     sign(method, describe)
+    return method
+
+
+def _list_method(
+    describe: Callable[P, Call[Page]],
+) -> Callable[Concatenate["GyozaClient", P], list[Json]]:
+    @wraps(describe)
+    def method(self: "GyozaClient", *args: P.args, **kwargs: P.kwargs) -> list[Json]:
+        call = describe(*args, **kwargs)
+        whole = WholeList()
+        while following := whole.add(self.send(call)):
+            call = replace(call, params={**call.params, "starting_after": following})
+        return whole.items
+
+    sign(method, describe, list[Json])
     return method
 
 
@@ -86,10 +103,7 @@ class GyozaClient(BaseClient):
             tried += 1
             used = self.connection
             try:
-                response = self._exchange(call)
-                answer = read_answer(call, response)
-                following = call.after(response)
-                return call.joined(answer, self.send(following)) if following else answer
+                return read_answer(call, self._exchange(call))
             except (httpx.TransportError, ApiError, UnexpectedAnswer) as error:
                 failure = error
             if self._is_renewed(used, failure):
@@ -210,7 +224,7 @@ class GyozaClient(BaseClient):
     health = _method(endpoints.health)
     upsert_definition = _method(endpoints.upsert_definition)
     get_definition = _method(endpoints.get_definition)
-    list_definitions = _method(endpoints.list_definitions)
+    list_definitions = _list_method(endpoints.list_definitions)
     delete_definition = _method(endpoints.delete_definition)
     create_run = _method(endpoints.create_run)
     create_run_from_definition = _method(endpoints.create_run_from_definition)
@@ -229,11 +243,11 @@ class GyozaClient(BaseClient):
     claim = _method(endpoints.claim)
     get_changes = _method(endpoints.get_changes)
     release_run = _method(endpoints.release_run)
-    list_workers = _method(endpoints.list_workers)
+    list_workers = _list_method(endpoints.list_workers)
     get_worker = _method(endpoints.get_worker)
-    forget_worker = _method(endpoints.forget_worker)
     drain_worker = _method(endpoints.drain_worker)
     resume_worker = _method(endpoints.resume_worker)
+    forget_worker = _method(endpoints.forget_worker)
     create_key = _method(endpoints.create_key)
     list_keys = _method(endpoints.list_keys)
     revoke_key = _method(endpoints.revoke_key)

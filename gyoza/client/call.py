@@ -1,14 +1,14 @@
 """One request to the server, described for both clients."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import httpx
 
 from gyoza.client.parse import Json
 from gyoza.client.retry import READ, RetryRule
-from gyoza.models.limits import ANSWER_BYTES, MIB, NEXT_PAGE
+from gyoza.models.limits import ANSWER_BYTES, MIB
 
 T = TypeVar("T")
 
@@ -24,7 +24,6 @@ class Call(Generic[T]):
         text: The body, where that is plain text and no JSON.
         wait_s: Seconds for which the server may hold the answer back; added to the time-out.
         max_bytes: How large the answer may be.
-        paged: Whether it is a list of which the answer may be a page.
     """
 
     method: str
@@ -37,15 +36,3 @@ class Call(Generic[T]):
     retry: RetryRule = READ
     wait_s: float = 0.0
     max_bytes: int = ANSWER_BYTES
-    paged: bool = False
-
-    def joined(self, page: T, rest: T) -> T:
-        """Return a list as a whole, of a page and what follows it."""
-        return cast("T", [*cast("list[Any]", page), *cast("list[Any]", rest)])
-
-    def after(self, response: httpx.Response) -> "Call[T] | None":
-        """Return the call for the next page of a list; None if this was the last one."""
-        following = response.headers.get(NEXT_PAGE) if self.paged else None
-        if following is None:
-            return None
-        return replace(self, params={**self.params, "starting_after": following})

@@ -9,7 +9,17 @@ from typing import Any
 from urllib.parse import quote
 
 from gyoza.client.call import SMALL, Call
-from gyoza.client.parse import Json, a_list, an_object, claimed_runs, news, nothing, taken
+from gyoza.client.parse import (
+    Json,
+    Page,
+    a_list,
+    a_page,
+    an_object,
+    claimed_runs,
+    news,
+    nothing,
+    taken,
+)
 from gyoza.client.retry import CONNECT, NEVER, REPORT
 
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
@@ -39,15 +49,17 @@ def get_definition(name: str, version: str | None = None) -> Call[Json]:
     return Call("GET", _path("definitions", name), an_object, params=_given(version=version))
 
 
-def list_definitions() -> Call[list[Json]]:
-    """Return all versions of all definitions."""
-    return Call("GET", "/definitions", a_list, paged=True)
+def list_definitions(*, starting_after: str | None = None) -> Call[Page]:
+    """Return all versions of all definitions; pages are put together by the client."""
+    params = _given(starting_after=starting_after)
+    return Call("GET", "/definitions", a_page, params=params)
 
 
 def delete_definition(name: str, version: str | None = None) -> Call[None]:
     """Delete a version of a definition, or all of them; runs that were made of it stay."""
+    params = _given(version=version)
     path = _path("definitions", name)
-    return Call("DELETE", path, nothing, params=_given(version=version), retry=CONNECT)
+    return Call("DELETE", path, nothing, params=params, retry=CONNECT, max_bytes=SMALL)
 
 
 def create_run(
@@ -95,10 +107,14 @@ def create_run_from_definition(
     *,
     version: str | None = None,
     priority: int = 5,
+    event_delivery: Json | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Json]:
-    """Create a run of a definition; 404 if there is none, 400 if the inputs do not fit."""
-    body = _given(inputs=inputs, priority=priority, version=version)
+    """Create a run of a definition; 404 if there is none, 400 if the inputs do not fit.
+
+    `event_delivery` takes the place of the definition's.
+    """
+    body = _given(inputs=inputs, priority=priority, version=version, event_delivery=event_delivery)
     path = _path("definitions", name, "runs")
     return Call("POST", path, an_object, body=body, headers=_idempotent(idempotency_key))
 
@@ -116,8 +132,9 @@ def list_runs(
     op_definition: str | None = None,
     image: str | None = None,
     topic: str | None = None,
+    id_prefix: str | None = None,
 ) -> Call[Json]:
-    """Return `{"data": [run], "has_more": bool}`, newest first."""
+    """Return `{"data": [run], "has_more": bool}`, newest first, or those whose ids begin so."""
     params = _given(
         limit=limit,
         starting_after=starting_after,
@@ -126,6 +143,7 @@ def list_runs(
         op_definition=op_definition,
         image=image,
         topic=topic,
+        id_prefix=id_prefix,
     )
     return Call("GET", "/runs", an_object, params=params)
 
@@ -316,9 +334,10 @@ def release_run(
     return Call("POST", path, taken, body=body, headers=headers, retry=REPORT)
 
 
-def list_workers() -> Call[list[Json]]:
-    """Return all workers the server knows."""
-    return Call("GET", "/workers", a_list, paged=True)
+def list_workers(*, starting_after: str | None = None) -> Call[Page]:
+    """Return all workers the server knows; pages are put together by the client."""
+    params = _given(starting_after=starting_after)
+    return Call("GET", "/workers", a_page, params=params)
 
 
 def get_worker(worker_id: str) -> Call[Json]:
@@ -366,5 +385,5 @@ def list_keys() -> Call[list[Json]]:
 
 
 def revoke_key(key_id: str) -> Call[list[Json]]:
-    """Make a key good no more; return those that are left."""
+    """Revoke a key; return those that are left."""
     return Call("DELETE", _path("keys", key_id), a_list, retry=CONNECT)

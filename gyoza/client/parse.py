@@ -10,6 +10,9 @@ import httpx
 
 Json = dict[str, Any]
 
+NEXT_PAGE = "Gyoza-Next-Page"
+"""The header that says where the next page of a list starts."""
+
 
 def an_object(response: httpx.Response) -> Json:
     """Return a JSON object."""
@@ -27,8 +30,49 @@ def a_list(response: httpx.Response) -> list[Json]:
     return cast("list[Json]", answer)
 
 
-def nothing(_response: httpx.Response) -> None:
-    """Return nothing: the status says it all."""
+class Page(list[Json]):
+    """A page of a list.
+
+    Attributes:
+        following: Where the next one starts; None after the last.
+    """
+
+    following: str | None = None
+
+
+def a_page(response: httpx.Response) -> Page:
+    """Return a page of a JSON list."""
+    page = Page(a_list(response))
+    page.following = response.headers.get(NEXT_PAGE)
+    return page
+
+
+MAX_PAGES = 1000
+"""Pages of one list that are read: a server might never come to an end."""
+
+
+class WholeList:
+    """Puts the pages of a list together.
+
+    Attributes:
+        items: What they hold so far.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[Json] = []
+        self._pages = 0
+
+    def add(self, page: Page) -> str | None:
+        """Take in a page; return where the next one starts."""
+        self.items += page
+        self._pages += 1
+        return page.following if page and self._pages < MAX_PAGES else None
+
+
+def nothing(response: httpx.Response) -> None:
+    """Return nothing, which is what comes after something was deleted."""
+    if response.status_code != 204:
+        raise ValueError("an answer where none is due")
 
 
 def taken(response: httpx.Response) -> Json:

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -16,6 +17,7 @@ from gyoza.client.base import BaseClient, PerProcess, sign
 from gyoza.client.call import SMALL, Call
 from gyoza.client.errors import ApiError, ClientError, UnexpectedAnswer
 from gyoza.client.log_reading import PATIENCE_S, LogPiece, LogReading, Tell, WholeLog
+from gyoza.client.parse import Json, Page, WholeList
 from gyoza.client.proxies import proxies_from_env
 
 P = ParamSpec("P")
@@ -30,6 +32,21 @@ def _method(
         return await self.send(describe(*args, **kwargs))
 
     sign(method, describe)
+    return method
+
+
+def _list_method(
+    describe: Callable[P, Call[Page]],
+) -> Callable[Concatenate["AsyncGyozaClient", P], Awaitable[list[Json]]]:
+    @wraps(describe)
+    async def method(self: "AsyncGyozaClient", *args: P.args, **kwargs: P.kwargs) -> list[Json]:
+        call = describe(*args, **kwargs)
+        whole = WholeList()
+        while following := whole.add(await self.send(call)):
+            call = replace(call, params={**call.params, "starting_after": following})
+        return whole.items
+
+    sign(method, describe, list[Json])
     return method
 
 
@@ -108,10 +125,7 @@ class AsyncGyozaClient(BaseClient):
             tried += 1
             used = self.connection
             try:
-                response = await self._exchange(call)
-                answer = read_answer(call, response)
-                following = call.after(response)
-                return call.joined(answer, await self.send(following)) if following else answer
+                return read_answer(call, await self._exchange(call))
             except (httpx.TransportError, ApiError, UnexpectedAnswer) as error:
                 failure = error
             if self._is_renewed(used, failure):
@@ -205,7 +219,7 @@ class AsyncGyozaClient(BaseClient):
     health = _method(endpoints.health)
     upsert_definition = _method(endpoints.upsert_definition)
     get_definition = _method(endpoints.get_definition)
-    list_definitions = _method(endpoints.list_definitions)
+    list_definitions = _list_method(endpoints.list_definitions)
     delete_definition = _method(endpoints.delete_definition)
     create_run = _method(endpoints.create_run)
     create_run_from_definition = _method(endpoints.create_run_from_definition)
@@ -224,11 +238,11 @@ class AsyncGyozaClient(BaseClient):
     claim = _method(endpoints.claim)
     get_changes = _method(endpoints.get_changes)
     release_run = _method(endpoints.release_run)
-    list_workers = _method(endpoints.list_workers)
+    list_workers = _list_method(endpoints.list_workers)
     get_worker = _method(endpoints.get_worker)
-    forget_worker = _method(endpoints.forget_worker)
     drain_worker = _method(endpoints.drain_worker)
     resume_worker = _method(endpoints.resume_worker)
+    forget_worker = _method(endpoints.forget_worker)
     create_key = _method(endpoints.create_key)
     list_keys = _method(endpoints.list_keys)
     revoke_key = _method(endpoints.revoke_key)

@@ -3,7 +3,8 @@
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import trio
@@ -13,6 +14,16 @@ from gyoza.server.auth import ensure_api_key
 from gyoza.server.errors import ServerError, SettingsError
 from gyoza.server.serve import serve
 from gyoza.server.settings import ServerSettings
+
+Tell = Callable[[str], object]
+"""Is called with each sentence about a server that has started."""
+
+
+def print_line(sentence: str) -> None:
+    """Print a sentence; a standard output that takes none is no reason not to serve."""
+    with suppress(OSError):
+        sys.stdout.write(f"{sentence}\n")
+        sys.stdout.flush()
 
 
 def start(
@@ -56,33 +67,37 @@ def start(
                 raise
 
 
-async def serve_until_signal(settings: ServerSettings) -> None:
-    """Serve until SIGINT or SIGTERM."""
+async def serve_until_signal(settings: ServerSettings, tell: Tell = print_line) -> None:
+    """Serve until SIGINT or SIGTERM; `tell` hears where the server is."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
-            await start_server(nursery, settings, pin_key=False)
+            await start_server(nursery, settings, tell, pin_key=False)
 
 
 async def start_server(
-    nursery: trio.Nursery, settings: ServerSettings, *, pin_key: bool = True
+    nursery: trio.Nursery,
+    settings: ServerSettings,
+    tell: Tell = print_line,
+    *,
+    pin_key: bool = True,
 ) -> tuple[str, str]:
-    """Start a server in a nursery, say on stdout where it is, and return its URL and key.
+    """Start a server in a nursery, tell where it is, and return its URL and key.
 
     Args:
         nursery: Where it runs.
         settings: Its settings.
+        tell: Hears where the server, its key and its database are.
         pin_key: Keep the key that is returned, whatever becomes of the file it was found in.
     """
     key = await trio.to_thread.run_sync(ensure_api_key, settings)
     used = replace(settings, api_key=key.value) if pin_key else settings
     url: str = await nursery.start(serve, used)
-    sys.stdout.write(
-        f"gyoza server listens on {url} (API documentation: {url}/docs)\n"
-        f"API key: {key.origin}\n"
-        f"Database: {settings.database_path}\n"
-    )
-    sys.stdout.flush()
+    everywhere = settings.host in ("", "0.0.0.0", "::")
+    of_this_machine = ", on all addresses of this machine" if everywhere else ""
+    tell(f"gyoza server listens on {url}{of_this_machine} (API documentation: {url}/docs)")
+    tell(f"API key: {key.origin}")
+    tell(f"Database: {settings.database_path}")
     return url, key.value
 
 

@@ -119,7 +119,7 @@ async def _run(
         await nursery.start(_serve_http, http, listener, tls, http_scope)
         # From here on requests under way are to be answered; the deadline set below bounds it.
         http_scope.shield = True
-        _log.info("Listening on %s", url)
+        _log.debug("Listening on %s", url)
         task_status.started(url)
         try:
             await trio.sleep_forever()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gyoza.cli.output import note, print_fields, print_json, print_table, say
+from gyoza.cli.output import Column, note, print_fields, print_json, print_table, say
 from gyoza.cli.terminal import LogText, plain
 from gyoza.cli.text_output import TextOutput
 from gyoza.cli.views import PlainView, Streams, open_view
@@ -77,7 +77,7 @@ def test_names_and_messages_that_steer_the_terminal(
     attack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = terminal(monkeypatch)
-    print_table(["NAME"], [[f"[red]{attack}[/red]"]], "")
+    print_table([Column("NAME", cut=True)], [[f"[red]{attack}[/red]"]], "")
     print_fields({"error": f"[bold]{attack}", "inputs": {attack: attack}})
     say(f"Run {attack} is [link=http://evil]here[/link]")
     note(f"Run failed: {attack}")

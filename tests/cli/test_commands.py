@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,12 @@ def test_runs_are_listed_newest_first_a_page_at_a_time(gyoza: Gyoza, client: Gyo
     feed: dict[str, Any] = {"event_delivery": {"topic": "pages"}}
     ids = [client.create_run("image", {}, tags=["never"], **feed)["id"] for _ in range(3)]
     page = gyoza("runs", "list", "--topic", "pages", "--limit", "2")
-    heading, newest, older, more = rows(page.out)
+    heading, newest, older = rows(page.out)
     assert heading == ["RUN", "STATE", "%", "IMAGE", "DEFINITION", "WORKER", "AGE"]
     assert newest[:4] == [ids[2], "PENDING", "0", "image"]
     assert older[0] == ids[1]
-    assert " ".join(more) == f"There are more: `gyoza runs list --after {ids[1]}`."
+    todo = f"gyoza runs list --topic pages --limit 2 --after {ids[1]}"
+    assert page.err == f"There are more: `{todo}`.\n"
     rest = gyoza("runs", "list", "--topic", "pages", "--after", ids[1])
     assert [row[0] for row in rows(rest.out)] == ["RUN", ids[0]]
     found = json.loads(gyoza("runs", "list", "--topic", "pages", "--json").out)
@@ -88,7 +90,10 @@ def test_a_run_is_shown_with_what_went_in_and_why_it_failed(gyoza: Gyoza, failed
     assert shown["duration"].endswith(" s")
     assert (shown["time limit"], shown["grace period"]) == ("60 s", "0 s")
     assert "outputs" not in shown
-    events = [row[1:] for row in rows(result.out.partition("\n\n")[2])]
+    heading, *told = rows(result.out.partition("\n\n")[2])
+    assert heading == ["TIME", "EVENT", "MESSAGE"]
+    assert all(datetime.fromisoformat(" ".join(row[:2])) for row in told)
+    events = [heading[1:], *(row[2:] for row in told)]
     assert [event[0] for event in events] == ["EVENT", "ASSIGNED", "STARTED", "INFO", "FAILED"]
     assert events[3] == ["INFO", "half", "way"]
 
@@ -166,6 +171,9 @@ def apply(gyoza: Gyoza, directory: Path, **fields: Any) -> str:
 def test_a_definition_is_deployed_listed_shown_and_run(gyoza: Gyoza, home: Path) -> None:
     specs = {"n": {"type": "int"}, "m": {"type": "int", "required": False, "default": 2}}
     assert apply(gyoza, home, input_specs=specs) == "Deployed op, version 1.0.\n"
+    assert apply(gyoza, home, input_specs=specs) == "Unchanged: op, version 1.0.\n"
+    assert apply(gyoza, home) == "Replaced op, version 1.0.\n"
+    assert apply(gyoza, home, input_specs=specs) == "Replaced op, version 1.0.\n"
     apply(gyoza, home, input_specs=specs, version="1.1", description="newer", grace_s=2.5)
     listed = [row[:3] for row in rows(gyoza("definitions", "list").out)]
     assert listed[0] == ["NAME", "VERSION", "IMAGE"]
@@ -230,7 +238,7 @@ def test_workers_are_listed_shown_drained_and_resumed(gyoza: Gyoza, url: str) ->
         assert "2048" in gyoza("workers", "show", "shown").out
         assert json.loads(gyoza("workers", "show", "shown", "--json").out)["id"] == "shown"
         drained = gyoza("workers", "drain", "shown")
-        assert drained.out.startswith("Worker shown gets no more runs;")
+        assert drained.out.startswith("Worker shown is draining;")
         assert gyoza("workers", "resume", "shown").out == "Worker shown gets runs again.\n"
         for command in ("drain", "resume"):
             assert json.loads(gyoza("workers", command, "shown", "--json").out)["id"] == "shown"
@@ -268,7 +276,7 @@ def test_keys_are_made_listed_and_revoked(gyoza: Gyoza, url: str) -> None:
     listed = json.loads(gyoza("keys", "list", "--json").out)
     assert [(k["name"], k["worker"]) for k in listed] == [("laptop", None), ("gpus", "gpu-*")]
     assert "key" not in listed[0]
-    assert gyoza("keys", "revoke", key_id).out == f"Key {key_id} is good no more.\n"
+    assert gyoza("keys", "revoke", key_id).out == f"Key {key_id} is revoked.\n"
     assert json.loads(gyoza("keys", "revoke", worker["id"], "--json").out) == []
     assert "There is no key" in gyoza("keys", "revoke", key_id).err
     assert "names its workers" in gyoza("keys", "create", "x", "--role", "worker").err

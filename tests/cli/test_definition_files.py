@@ -24,10 +24,11 @@ def test_a_definition_is_sent_as_the_file_says(
     gyoza: Gyoza, tmp_path: Path, arguments: list[str]
 ) -> None:
     (tmp_path / "gyoza.yml").write_text(GOOD)
-    with scripted_server(Answer({"id": "my-op", "version": "1.0"})) as server:
+    unknown = Answer({"detail": "There is no definition."}, 404)
+    with scripted_server(unknown, Answer({"id": "my-op", "version": "1.0"})) as server:
         result = gyoza("definitions", "apply", "--server-url", server.url, *arguments, stdin=GOOD)
     assert (result.code, result.out) == (ExitCode.OK, "Deployed my-op, version 1.0.\n")
-    assert server.requests[0].body == {
+    assert server.requests[1].body == {
         "id": "my-op",
         "version": "1.0",
         "image": "example/my-op:1",

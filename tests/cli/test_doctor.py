@@ -67,9 +67,9 @@ def test_a_machine_without_a_gpu_is_well(
     assert result.out.splitlines() == [
         "✓ Docker  Engine 20.10.1 answers.",
         f"✓ Server  {server.url} answers.",
-        "✓ Key     The server takes the key.",
+        "✓ Key     The server accepts the key.",
         f"✓ Disk    80.0 GB are free under {home}/data/gyoza/work.",
-        "! GPU     None found; runs that ask for vram_mb go elsewhere.",
+        "! GPU     No GPU found (only a problem if your ops need one).",
     ]
 
 

@@ -88,10 +88,45 @@ def test_the_value_of_a_secret_comes_from_the_environment_and_stands_on_no_comma
     assert body["secrets"] == ["TOKEN"]
 
 
-def test_a_run_of_a_definition_takes_inputs_priority_and_version(gyoza: Gyoza) -> None:
-    body = sent(gyoza, "-d", "op@1.2", "-i", "n=1", "--priority", "1")
-    assert body == {"inputs": {"n": 1}, "priority": 1, "version": "1.2"}
+def test_a_run_of_a_definition_takes_inputs_priority_version_and_topic(gyoza: Gyoza) -> None:
+    body = sent(gyoza, "-d", "op@1.2", "--text", "n=1", "--priority", "1", "--topic", "feed")
+    assert body == {
+        "inputs": {"n": "1"},
+        "priority": 1,
+        "version": "1.2",
+        "event_delivery": {"topic": "feed"},
+    }
     assert sent(gyoza, "-d", "op") == {"inputs": {}, "priority": 5}
+
+
+def test_inputs_of_a_definition_are_of_the_types_it_tells(gyoza: Gyoza) -> None:
+    types = {"sha": "string", "n": "int", "x": "float", "on": "bool", "l": "list", "any": "any"}
+    definition = Answer({"id": "op", "input_specs": {k: {"type": t} for k, t in types.items()}})
+    given = ("sha=1234567", "n=5", "x=1", "on=true", "l=[1]", "any=1.10", "other=2")
+    with scripted_server(definition, Answer({"id": "r1"}, 201)) as server:
+        options = [part for pair in given for part in ("-i", pair)]
+        result = gyoza("run", "-d", "op@2", *options, "--server-url", server.url)
+    assert result.code == ExitCode.OK, result.err
+    assert server.requests[0].path == "/definitions/op?version=2"
+    assert server.requests[1].body["inputs"] == {
+        "sha": "1234567",
+        "n": 5,
+        "x": 1,
+        "on": True,
+        "l": [1],
+        "any": 1.1,
+        "other": 2,
+    }
+
+
+@pytest.mark.parametrize("value", ["1.10", "true", "12e4567", "@home", "", "a=b"])
+def test_text_is_never_guessed(gyoza: Gyoza, value: str) -> None:
+    assert sent(gyoza, "image", "--text", f"v={value}")["inputs"] == {"v": value}
+
+
+@pytest.mark.parametrize("value", ["12e4567", "-1e999", "NaN", "01234"])
+def test_what_is_no_number_of_json_is_text(gyoza: Gyoza, value: str) -> None:
+    assert sent(gyoza, "image", "-i", f"v={value}")["inputs"] == {"v": value}
 
 
 def test_with_json_the_run_is_printed_as_the_server_told_it(gyoza: Gyoza) -> None:
@@ -100,16 +135,22 @@ def test_with_json_the_run_is_printed_as_the_server_told_it(gyoza: Gyoza) -> Non
     assert json.loads(result.out) == {"id": "r1", "x": "ä"}
 
 
+ONLY = (
+    "With --definition only inputs, --priority, --topic and --idempotency-key can be given; "
+    "the definition says the rest."
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ([], "Name an image, or a definition with --definition."),
-        (["-d", "op", "image"], "With --definition only inputs and --priority can be given."),
+        (["-d", "op", "image"], ONLY),
         (
             ["-d", "op", "--grace", "1"],
-            "With --definition only inputs and --priority can be given.",
+            ONLY,
         ),
-        (["-d", "op", "--cpu", "1"], "With --definition only inputs and --priority can be given."),
+        (["-d", "op", "--cpu", "1"], ONLY),
         (["image", "-i", "n"], "-i takes key=value, as in -i n=3, not 'n'."),
         (["image", "-i", "=3"], "-i takes key=value, as in -i n=3, not '=3'."),
         (["image", "-e", "A"], "--env takes key=value, as in --env KEY=VALUE, not 'A'."),
@@ -119,7 +160,7 @@ def test_with_json_the_run_is_printed_as_the_server_told_it(gyoza: Gyoza) -> Non
         ),
         (
             ["-d", "op", "--secret", "PATH"],
-            "With --definition only inputs and --priority can be given.",
+            ONLY,
         ),
         (["image", "-i", "n=@no"], "The file no cannot be read: No such file or directory."),
         (["image", "--inputs", "."], "The file . cannot be read: Is a directory."),
@@ -151,7 +192,7 @@ def test_inputs_that_are_no_object_are_told(gyoza: Gyoza, tmp_path: Path, text: 
     )
 
 
-@pytest.mark.parametrize("arguments", [["-i", "x=1e999"], ["--timeout", "inf"], ["-i", "x=\udcff"]])
+@pytest.mark.parametrize("arguments", [["--timeout", "inf"], ["-i", "x=\udcff"]])
 def test_what_json_cannot_carry_is_told(gyoza: Gyoza, no_server: str, arguments: list[str]) -> None:
     result = gyoza("run", "image", *arguments)
     assert result.code == ExitCode.USAGE

@@ -28,6 +28,7 @@ from .conftest import Gyoza
 from .live import KEY, PlayedWorker, live_server, played_worker
 from .test_views import Screen
 
+RUN = "r" * 32
 COMMAND = [sys.executable, "-m", "gyoza.cli.main"]
 LINES = [f"line {number:05} {'x' * 87}\n" for number in range(10_000)]
 ME: dict[str, Any] = {"worker_id": "w1", "attempt": 1}
@@ -217,10 +218,10 @@ async def test_a_log_goes_on_when_the_server_is_back(tmp_path: Path, command: st
 
 
 async def of_command(server: Streams, *arguments: str) -> int:
-    run = json.dumps({"id": "r", "state": "RUNNING"}).encode()
+    run = json.dumps({"id": RUN, "state": "RUNNING"}).encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(run)
     server.answers.insert(0, head + run)
-    command = ["runs", "logs", "r", *arguments, "--server-url", server.url]
+    command = ["runs", "logs", RUN, *arguments, "--server-url", server.url]
     return await trio.to_thread.run_sync(main, command)
 
 
@@ -232,7 +233,7 @@ async def test_a_log_is_given_up_after_a_while_and_its_run_goes_on(
         assert await of_command(server, "--follow") == ExitCode.SERVER
     shown = capsys.readouterr()
     assert shown.out == "first\n"
-    assert shown.err.startswith("gyoza: Run r goes on, but nothing of its log came for 0 s: ")
+    assert shown.err.startswith(f"gyoza: Run {RUN} goes on, but nothing of its log came for 0 s: ")
     assert shown.err.count("\n") == 1
 
 

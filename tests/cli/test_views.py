@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gyoza.cli.output import ago
+from gyoza.cli.output import Column, ago, fit
 from gyoza.cli.text_output import TextOutput
 from gyoza.cli.views import MAX_HELD, LiveView, PlainView, Streams, open_view
 from gyoza.models import EventEntry, EventType, OpRun, OpRunState
@@ -67,15 +67,15 @@ def test_events_that_say_nothing_in_words_are_not_told() -> None:
     assert rest.getvalue().splitlines() == ["RETRIED: text", "INFO: text", "ERROR: text"]
 
 
-def test_log_text_is_shown_by_the_line_however_it_is_cut() -> None:
+def test_log_text_is_shown_as_it_comes() -> None:
     log = io.StringIO()
     view = plain_view(log, io.StringIO())
-    for text in ("o", "ne\ntwo\nth", "ree"):
+    for text, shown in (("o", "o"), ("ne\ntwo\nth", "one\ntwo\nth"), ("", "one\ntwo\nth")):
         view.log(text)
-    assert log.getvalue() == "one\ntwo\n"
+        assert log.getvalue() == shown
     view.end_of_log()
     view.end_of_log()
-    assert log.getvalue() == "one\ntwo\nthree\n"
+    assert log.getvalue() == "one\ntwo\nth\n"
 
 
 def test_a_line_that_is_written_over_and_over_is_shown_as_it_changes() -> None:
@@ -83,20 +83,38 @@ def test_a_line_that_is_written_over_and_over_is_shown_as_it_changes() -> None:
     view = plain_view(log, io.StringIO())
     for percent in (10, 20, 30):
         view.log(f"\r{percent} %")
-    assert log.getvalue() == "\r10 %\r20 %\r"
+        assert log.getvalue().endswith(f"\r{percent} %")
     view.end_of_log()
     assert log.getvalue() == "\r10 %\r20 %\r30 %\n"
 
 
-def test_a_line_that_does_not_end_is_not_held_for_ever() -> None:
-    log = io.StringIO()
-    view = plain_view(log, io.StringIO())
-    view.log("x" * MAX_HELD)
-    assert log.getvalue() == ""
-    view.log("y")
-    assert log.getvalue() == "x" * MAX_HELD + "y"
+def shared_view(file: io.StringIO) -> PlainView:
+    """A view of which log and sentences go to the same file."""
+    output = TextOutput(file)
+    return PlainView(Streams(output, output))
+
+
+def test_where_sentences_go_to_the_same_file_none_stands_within_a_line_of_the_log() -> None:
+    file = io.StringIO()
+    view = shared_view(file)
+    view.log("on")
+    view.message("hello")
+    view.log("e\n\r10 %")
+    view.log("\r20 %")
+    view.message("again")
     view.end_of_log()
-    assert log.getvalue().endswith("y\n")
+    assert file.getvalue() == "hello\none\n\r10 %\ragain\n20 %\n"
+
+
+def test_a_line_that_does_not_end_is_not_held_for_ever() -> None:
+    file = io.StringIO()
+    view = shared_view(file)
+    view.log("x" * MAX_HELD)
+    assert file.getvalue() == ""
+    view.log("y")
+    assert file.getvalue() == "x" * MAX_HELD + "y"
+    view.end_of_log()
+    assert file.getvalue().endswith("y\n")
 
 
 def test_a_line_that_one_view_has_begun_is_ended_by_the_next() -> None:
@@ -123,6 +141,49 @@ def test_on_a_terminal_there_is_a_bar_and_all_else_scrolls_by(
     assert "red" in shown
     assert "[i]" in shown
     assert "\x1b[2J" not in shown
+
+
+def test_a_line_without_an_end_is_shown_at_the_bar_as_it_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal(monkeypatch)
+    with open_view(Streams.standard(as_json=False)) as view:
+        assert isinstance(view, LiveView)
+        for text, tail in (("....", "...."), ("\r10 %", "10 %"), ("\r20 %\r", "20 %"), ("\n", "")):
+            view.log(text)
+            assert view.tail == tail
+
+
+def test_force_color_makes_no_terminal_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", file)
+    with open_view(Streams.standard(as_json=False)) as view:
+        view.run(OpRun("r", OpRunState.RUNNING))
+    assert file.getvalue() == "Run r RUNNING, 0 %\n"
+
+
+COLUMNS = [Column("ID"), Column("STATE"), Column("IMAGE", 1, cut=True), Column("WORKER", 2)]
+WIDTHS = [32, 9, 100, 10]
+
+
+@pytest.mark.parametrize(
+    ("room", "shown"),
+    [
+        (None, {0: 32, 1: 9, 2: 100, 3: 10}),
+        (200, {0: 32, 1: 9, 2: 100, 3: 10}),
+        (80, {0: 32, 1: 9, 2: 23, 3: 10}),
+        (65, {0: 32, 1: 9, 2: 8, 3: 10}),
+        (64, {0: 32, 1: 9, 2: 19}),
+        (52, {0: 32, 1: 9}),
+        (20, {0: 32, 1: 9}),
+    ],
+)
+def test_a_narrow_table_shortens_and_leaves_out_but_never_an_id_or_a_state(
+    room: int | None, shown: dict[int, int]
+) -> None:
+    assert fit(COLUMNS, WIDTHS, room) == shown
 
 
 def test_the_log_goes_to_the_file_that_standard_output_is(

@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(ConnectionError):  # whoever asked does not want all of it
             self.wfile.write(answer.content)
 
-    do_GET = do_POST = do_PATCH = do_PUT = _answer
+    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _answer
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

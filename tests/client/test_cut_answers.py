@@ -74,7 +74,8 @@ def test_the_lists_of_this_file_hold_every_endpoint_as_its_row_says() -> None:
     assert all(describe(*call).retry in (READ, REPORT) for call in described)
     assert not any(describe(*call).retry in (READ, REPORT) for call in MADE_ONCE)
     named = {method for method, _ in REPEATED + MADE_ONCE}
-    assert named | {"revoke_key"} == {
+    deleting = {"revoke_key", "delete_definition", "forget_worker"}
+    assert named | deleting == {
         *ENDPOINTS,
         "get_logs",
     }  # no two servers have a key of the same id

@@ -209,6 +209,9 @@ class DefinitionRunBody(Strict):
     inputs: Annotated[Inputs, NULL_IS_EMPTY] = {}
     priority: Int = 5
     version: Id | None = None
+    event_delivery: EventDeliveryModel | None = Field(
+        None, description="In place of the definition's."
+    )
 
 
 class RunBody(_Work):

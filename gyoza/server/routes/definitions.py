@@ -137,4 +137,6 @@ async def create(
     complete = definitions.complete_inputs(found, body.inputs)
     [inputs] = await body_of(request).texts_of(complete)
     asked = definitions.run_of(found, body.priority)
+    if body.event_delivery is not None:
+        asked.event_delivery = body.event_delivery.to_model()
     return await make_run(service, asked, inputs, by, once)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import Connection
 
 from gyoza.models import OpRun, OpRunState
+from gyoza.server.errors import BadRequest
 from gyoza.server.json_text import JsonText, join_list, join_object
 from gyoza.server.keyring import Key
 from gyoza.server.plain_json import PlainJsonRoute, body_of
@@ -23,6 +24,7 @@ from gyoza.server.routes.answers import (
     written,
 )
 from gyoza.server.routes.bodies import RunBody, RunChange
+from gyoza.server.routes.fields import Id
 from gyoza.server.routes.parameters import Caller, IdempotencyKey, RunId, WaitS
 from gyoza.server.service import Service, TheService
 from gyoza.server.store import reports, runs
@@ -66,9 +68,14 @@ async def list_some(
     op_definition: str | None = None,
     image: str | None = None,
     topic: str | None = None,
+    id_prefix: Annotated[
+        Id | None, Query(description="How the ids begin; in their order, and in one page.")
+    ] = None,
 ) -> Response:
     """Show a page of runs without what may be large of them."""
-    which = runs.RunFilter(state, op_definition, image, topic)
+    if id_prefix and (starting_after or ending_before):
+        raise BadRequest("Runs found by id_prefix come in one page; ask for more of the id.")
+    which = runs.RunFilter(state, op_definition, image, topic, id_prefix)
 
     def find(conn: Connection) -> bytes:
         page, more = runs.list_runs(conn, which, limit, starting_after, ending_before)

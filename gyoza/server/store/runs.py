@@ -82,12 +82,17 @@ RunRow = Row[Any]
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs a list shows; None shows all."""
+    """Which runs a list shows; None shows all.
+
+    Attributes:
+        id_prefix: How their ids begin.
+    """
 
     state: OpRunState | None = None
     op_definition: str | None = None
     image: str | None = None
     topic: str | None = None
+    id_prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def list_runs(
 ) -> tuple[list[OpRun], bool]:
     """Return runs, newest first, and whether there are more in that direction.
 
-    They come without inputs, outputs and events.
+    They come without inputs, outputs and events; with a prefix of their ids in the order of these.
 
     Args:
         conn: Where to read.
@@ -172,6 +177,8 @@ def list_runs(
         query = query.where(runs.c.seq < _seq(conn, starting_after))
     if ending_before is not None:
         query = query.where(runs.c.seq > _seq(conn, ending_before)).order_by(runs.c.seq)
+    elif which.id_prefix:
+        query = query.order_by(runs.c.id)
     else:
         query = query.order_by(runs.c.seq.desc())
     rows = conn.execute(query.limit(limit + 1)).all()
@@ -220,6 +227,10 @@ def _filtered(which: RunFilter) -> Select[Any]:
     ):
         if wanted is not None:
             query = query.where(column == wanted)
+    if prefix := which.id_prefix:
+        # By its index: all ids that begin so are one range of it, below the next possible prefix.
+        following = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        query = query.where(runs.c.id >= prefix, runs.c.id < following)
     return query
 
 
