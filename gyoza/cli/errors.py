@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     SERVER = 3
     MACHINE = 4
+    TAKEN = 5
     INTERRUPTED = 130
 
 
@@ -43,6 +44,7 @@ KNOWN: dict[str, ExitCode] = {
     "gyoza.client.errors.ClientError": ExitCode.SERVER,
     "gyoza.models.ids.InvalidIdError": ExitCode.USAGE,
     "gyoza.worker.errors.SettingsError": ExitCode.USAGE,
+    "gyoza.worker.errors.WorkerTaken": ExitCode.TAKEN,
     "gyoza.worker.errors.WorkerError": ExitCode.MACHINE,
     "gyoza.server.errors.SettingsError": ExitCode.USAGE,
     "gyoza.server.errors.ServerError": ExitCode.MACHINE,

@@ -101,7 +101,15 @@ WorkDir = Annotated[
     _option("GYOZA_WORK_DIR", "Directory for the files of running runs.", metavar="DIR"),
 ]
 MaxConcurrency = Annotated[
-    int | None, _option("GYOZA_MAX_CONCURRENCY", "Runs at a time. [default: one for each CPU]")
+    int | None,
+    _option("GYOZA_MAX_CONCURRENCY", "Runs at a time. [default: one for each CPU it offers]"),
+]
+Cpus = Annotated[
+    int | None, _option("GYOZA_CPUS", "CPU cores to offer. [default: those it may use]")
+]
+RamMb = Annotated[
+    int | None,
+    _option("GYOZA_RAM_MB", "Megabytes of memory to offer. [default: those it may use]"),
 ]
 PullPolicy = Annotated[Pull | None, _option("GYOZA_PULL_POLICY", "When images are pulled.")]
 RegistryWait = Annotated[

@@ -3,6 +3,7 @@
 Errors:
     WorkerError
       SettingsError            a flag or variable that cannot be used
+      WorkerTaken              another process works under this worker's id
       EngineError              the container engine failed or refused        (ENGINE)
         EngineFailed           by its own fault or the worker's, not by the run's
         EngineUnavailable      not there, not permitted, or not answering in time
@@ -41,6 +42,10 @@ class WorkerError(Exception):
 
 class SettingsError(WorkerError):
     """A flag or variable that cannot be used."""
+
+
+class WorkerTaken(WorkerError):
+    """Another process works under this worker's id, as the server says."""
 
 
 class EngineError(WorkerError):

@@ -15,11 +15,18 @@ from gyoza.models.limits import RUNNING_OPS
 from gyoza.worker.containers.pulls import REGISTRY_WAIT_S, PullPolicy
 from gyoza.worker.errors import SettingsError
 from gyoza.worker.policy import ContainerPolicy, require_least
+from gyoza.worker.worker_context.utils import detect_cpu_and_ram
 
 
 def default_worker_id() -> str:
     """Return this machine's name, reduced to what an id may contain."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip("_.-")[:63] or "worker"
+
+
+def usable_cpus() -> int:
+    """Return how many CPU cores this process may use, whatever the machine has."""
+    cores, _ = detect_cpu_and_ram()
+    return min(cores, RUNNING_OPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,8 @@ class WorkerSettings:
         worker_id: Unique among the server's workers.
         tags: What runs may ask of a worker.
         work_dir: Where op directories are made; the engine must see the same path.
+        cpus: CPU cores that it offers to runs; None for those it may use itself.
+        ram_mb: Megabytes of memory that it offers; None for what it may use itself.
         max_concurrency: Op runs at a time, if the system lets the worker open files for them.
         pull_policy: always, missing or never.
         registry_wait_s: Seconds for which a registry that cannot be reached is asked again.
@@ -62,7 +71,9 @@ class WorkerSettings:
     worker_id: str = field(default_factory=default_worker_id)
     tags: list[str] = field(default_factory=list[str])
     work_dir: Path = field(default_factory=lambda: data_dir() / "work")
-    max_concurrency: int = field(default_factory=lambda: os.cpu_count() or 1)
+    cpus: int | None = None
+    ram_mb: int | None = None
+    max_concurrency: int = field(default_factory=usable_cpus)
     pull_policy: PullPolicy = "always"
     registry_wait_s: float = REGISTRY_WAIT_S
     grace_s: float = 10.0
@@ -131,6 +142,8 @@ class WorkerSettings:
         passed: list[str] = values.get("pass_env", [])
         if ours := [name for name in passed if name.startswith("GYOZA_")]:
             raise SettingsError(f"{ours[0]} is gyoza's own and cannot be passed to containers.")
+        if cpus := known.get("cpus"):
+            known.setdefault("max_concurrency", min(cpus, RUNNING_OPS))
         known["passed_env"] = {name: environ[name] for name in passed if name in environ}
         return cls(**known)
 
@@ -170,6 +183,8 @@ def _names(_name: str, text: str) -> list[str]:
 
 
 _LEAST: dict[str, float] = {
+    "cpus": 1,
+    "ram_mb": 1,
     "max_concurrency": 1,
     "registry_wait_s": 0,
     "grace_s": 0,
@@ -184,6 +199,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "worker_id": ("GYOZA_WORKER_ID", _text),
     "tags": ("GYOZA_WORKER_TAGS", _names),
     "work_dir": ("GYOZA_WORK_DIR", _path),
+    "cpus": ("GYOZA_CPUS", _number(int)),
+    "ram_mb": ("GYOZA_RAM_MB", _number(int)),
     "max_concurrency": ("GYOZA_MAX_CONCURRENCY", _number(int)),
     "pull_policy": ("GYOZA_PULL_POLICY", _text),
     "registry_wait_s": ("GYOZA_REGISTRY_WAIT", _number(float)),

@@ -13,6 +13,8 @@ from gyoza.client import ServerUnreachable
 from gyoza.worker.runner import supervisor
 from gyoza.worker.runner.heartbeats import beat, heartbeat_loop
 from gyoza.worker.runner.worker import Worker
+from gyoza.worker.settings import WorkerSettings
+from gyoza.worker.worker_context.utils import detect_cpu_and_ram
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker
 from tests.worker.still_worker import open_still_worker
@@ -143,3 +145,23 @@ async def test_one_that_never_ends_counts_as_unheard(mock_clock: MockClock, tmp_
         Beats(worker, 60).hangs = True
         with pytest.raises(ServerUnreachable, match="within 15 s"):
             await beat(worker)
+
+
+async def test_a_worker_offers_what_its_settings_say(
+    server: SmallServer, start_worker: StartWorker
+) -> None:
+    with trio.fail_after(200):
+        async with start_worker(cpus=1, ram_mb=512):
+            pass
+    assert all(
+        (beat["resources"]["cpu_cores"], beat["resources"]["ram_mb"]) == (1, 512)
+        for beat in server.heartbeats
+    )
+    assert server.heartbeats
+
+
+def test_by_default_as_many_runs_at_a_time_as_cpus_that_are_offered() -> None:
+    assert WorkerSettings().max_concurrency == detect_cpu_and_ram()[0]
+    assert WorkerSettings.from_env({"GYOZA_CPUS": "3"}).max_concurrency == 3
+    both = {"GYOZA_CPUS": "3", "GYOZA_MAX_CONCURRENCY": "5"}
+    assert WorkerSettings.from_env(both).max_concurrency == 5

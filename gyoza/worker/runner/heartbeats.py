@@ -8,7 +8,9 @@ import trio
 
 import gyoza
 from gyoza.client import ApiError, ClientError, ForeignAnswer, ServerUnreachable
-from gyoza.worker.errors import SettingsError
+from gyoza.worker.errors import SettingsError, WorkerTaken
+from gyoza.worker.lacks import in_thread
+from gyoza.worker.runner.leaving import TAKEN
 from gyoza.worker.runner.worker import BEATS_A_LEASE, Worker
 
 LIMIT_S, LEAST_LIMIT_S = 15.0, 1.0
@@ -27,6 +29,7 @@ async def heartbeat_loop(
 
     Raises:
         SettingsError: If the server refuses the key of the very first heartbeat.
+        WorkerTaken: If it says at that one that another process works under this id.
     """
     registered, reachable = False, True
     while True:
@@ -35,6 +38,12 @@ async def heartbeat_loop(
         try:
             await beat(worker)
         except (ApiError, ClientError) as error:
+            if _is_taken(error):
+                if not registered and worker.instance.before:
+                    # Of several starts before this one only the server knows which it has met.
+                    del worker.instance.before[0]
+                    continue
+                _give_way(worker, str(error), registered=registered)
             if not registered and _refuses_key(error):
                 raise SettingsError(
                     f"The server refuses this worker ({error}); set GYOZA_API_KEY or "
@@ -46,6 +55,7 @@ async def heartbeat_loop(
         else:
             if not registered:
                 registered = True
+                await in_thread(worker.instance.note_met, limiter=worker.tools.files)
                 _warn_of_late_fence(worker)
                 task_status.started()
             elif not reachable:
@@ -86,6 +96,8 @@ async def beat(worker: Worker) -> None:
             max_concurrency=worker.active.slots,
             marks_log_end=True,
             version=gyoza.__version__,
+            instance=worker.instance.id,
+            previous_instance=next(iter(worker.instance.before), None),
         )
     if answer is None:
         raise ServerUnreachable(f"The server has not answered within {limit_s:g} s.")
@@ -99,6 +111,28 @@ def _limit_s(worker: Worker) -> float:
     fence_s = worker.settings.fence_after_s or math.inf
     shortest_s = min(worker.contact.lease_s, fence_s) / BEATS_A_LEASE
     return max(LEAST_LIMIT_S, min(LIMIT_S, shortest_s))
+
+
+def _is_taken(error: ApiError | ClientError) -> bool:
+    """Whether the server says that another process works under this worker's id."""
+    if not isinstance(error, ApiError) or isinstance(error, ForeignAnswer):
+        return False
+    return error.status == 409 and "another process" in str(error).lower()
+
+
+def _give_way(worker: Worker, sentence: str, *, registered: bool) -> None:
+    """Leave the id to the other process, and with it what runs.
+
+    A worker that was there first has not been heard of for a lease, and its runs may be executed
+    by others by now; but some of them may be the other's, and so it touches none.
+
+    Raises:
+        WorkerTaken: At the start, when nothing has been touched yet.
+    """
+    if not registered:
+        raise WorkerTaken(sentence)
+    logger.error("%s This one ends at once; what runs here is left as it is.", sentence)
+    worker.leave_now(TAKEN)
 
 
 def _refuses_key(error: ApiError | ClientError) -> bool:

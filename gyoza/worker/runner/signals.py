@@ -1,13 +1,12 @@
 """What signals make the worker do: drain, stop what runs, leave at once."""
 
 import logging
-import os
 import signal
-import sys
 
 import trio
 
 from gyoza.worker.runner.active_runs import CancelReason
+from gyoza.worker.runner.leaving import leave_now
 from gyoza.worker.runner.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -43,10 +42,3 @@ def ignore_signals() -> None:
     """Let no signal that comes too late spoil the exit code of a drained worker."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def leave_now(code: int) -> None:
-    """End the process without any clean-up; only what has been logged is written out."""
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(code)

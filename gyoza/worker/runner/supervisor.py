@@ -72,8 +72,9 @@ async def run_worker(
 
     Raises:
         ExceptionGroup: Of `EngineError` if the engine does not answer at the start or lacks what
-            every run needs, and of `SettingsError` if it does not have what the settings name, the
-            server refuses the key or the work directory is not usable.
+            every run needs, of `SettingsError` if it does not have what the settings name, the
+            server refuses the key or the work directory is not usable, and of `WorkerTaken` if
+            another process is this worker.
     """
     async with open_worker(settings, context=context, engine=engine, pipeline=pipeline) as worker:
         await supervise(worker, task_status=task_status)
@@ -91,9 +92,12 @@ async def open_worker(
     # In a thread: looking at the GPUs can take its time.
     context = await in_thread(_with_resources, context)
     context.worker_id, context.tags = settings.worker_id, settings.tags
+    context.resources.cpu_cores = settings.cpus or context.resources.cpu_cores
+    context.resources.ram_mb = settings.ram_mb or context.resources.ram_mb
     slots = slots_that_fit(settings.max_concurrency)
     async with AsyncExitStack() as stack:
-        settings = replace(settings, work_dir=stack.enter_context(hold_work_dir(settings)))
+        instance = stack.enter_context(hold_work_dir(settings))
+        settings = replace(settings, work_dir=instance.directory)
         client = await stack.enter_async_context(WorkerClient(settings.access))
         _check_access(client, settings)
         engine = engine or await stack.enter_async_context(open_docker_engine(concurrency=slots))
@@ -118,6 +122,7 @@ async def open_worker(
         )
         yield Worker(
             tools=tools,
+            instance=instance,
             pipeline=pipeline,
             context=context,
             heartbeats=await stack.enter_async_context(

@@ -1,6 +1,7 @@
 """What one worker consists of; the loops get it as their argument."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -12,8 +13,10 @@ from gyoza.worker.execution_pipeline.run_scope import Toolbox
 from gyoza.worker.runner.active_runs import ActiveRuns
 from gyoza.worker.runner.disk_watch import DiskWatch
 from gyoza.worker.runner.engine_watch import EngineWatch
+from gyoza.worker.runner.leaving import leave_now
 from gyoza.worker.runner.readiness import Readiness
 from gyoza.worker.runner.shortage import Shortage
+from gyoza.worker.runner.work_dir import Instance
 from gyoza.worker.server_contact import ServerContact
 from gyoza.worker.settings import WorkerSettings
 from gyoza.worker.worker_context import WorkerContext
@@ -28,6 +31,7 @@ class Worker:
 
     Attributes:
         tools: What the runs work with.
+        instance: This start of it.
         pipeline: What a run goes through.
         context: What heartbeats tell of this worker.
         heartbeats: The heartbeats' own client: they wait behind nothing else.
@@ -42,9 +46,11 @@ class Worker:
         draining: Set when it claims no more.
         leaving: Set by the first signal: its runs have the drain timeout to finish.
         beat_now: Set to send a heartbeat before its time.
+        leave_now: Ends the process at once with an exit code; what runs here runs on.
     """
 
     tools: Toolbox
+    instance: Instance
     pipeline: Pipeline
     context: WorkerContext
     heartbeats: AsyncGyozaClient
@@ -59,6 +65,7 @@ class Worker:
     draining: trio.Event = field(default_factory=trio.Event)
     leaving: trio.Event = field(default_factory=trio.Event)
     beat_now: trio.Event = field(default_factory=trio.Event)
+    leave_now: Callable[[int], None] = leave_now
 
     @property
     def settings(self) -> WorkerSettings:
