@@ -1,6 +1,7 @@
 """The server's own key: found, or made and stored for the other programs of this user."""
 
 import contextlib
+import logging
 import os
 import secrets
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from gyoza.client.credentials import (
     check_key,
     configured_api_key,
+    key_file_in_use,
+    open_to_others,
     read_key_file,
     stored_api_key,
     stored_key_path,
@@ -16,6 +19,11 @@ from gyoza.client.credentials import (
 from gyoza.client.errors import CredentialsError
 from gyoza.server.errors import ApiKeyError
 from gyoza.server.settings import ServerSettings
+
+SAFE_KEY = 20
+"""Characters of a key that nobody guesses."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,23 @@ def key_in_file(settings: ServerSettings) -> str | None:
         return _key_in(settings.api_key_file)
     found = configured_api_key() or stored_api_key()
     return check_key(found) if found else None
+
+
+def warn_of_risks(settings: ServerSettings, key: ApiKey) -> None:
+    """Log what is not as it should be, though it works: short keys, files open to others."""
+    stored = stored_key_path() if key.origin.endswith(str(stored_key_path())) else None
+    key_file = settings.api_key_file or key_file_in_use() or stored
+    found = [
+        f"The API key has fewer than {SAFE_KEY} characters and can be guessed; use a longer one, "
+        "as `openssl rand -hex 32` makes it."
+        if len(key.value) < SAFE_KEY
+        else None,
+        None if settings.api_key else open_to_others(str(key_file or ""), "API key"),
+        open_to_others(settings.tls_keyfile, "TLS key"),
+        open_to_others(str(settings.database_path), "database, with the secrets of runs,"),
+    ]
+    for sentence in filter(None, found):
+        logger.warning("%s", sentence)
 
 
 def _key_in(path: str) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gyoza import __version__, descriptors
 from gyoza.server.app import create_app
-from gyoza.server.auth import ApiKey, ensure_api_key, key_in_file
+from gyoza.server.auth import ApiKey, ensure_api_key, key_in_file, warn_of_risks
 from gyoza.server.errors import AddressError, DatabaseError, TlsError
 from gyoza.server.front import ALWAYS
 from gyoza.server.http import Bounds, serve_http
@@ -78,6 +78,7 @@ async def serve(
     async with await _listen(settings, limits) as listener:
         wakeups = Wakeups()
         database = await Database.open(settings.database_path, wakeups, clock)
+        warn_of_risks(settings, key)
         try:
             leases = Leases(database, clock, settings.lease_s)
             service = Service(database, wakeups, clock, settings.lease_s, leases)

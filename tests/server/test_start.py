@@ -26,6 +26,7 @@ from gyoza.client.credentials import find_api_key, stored_key_path
 from gyoza.server import ServerSettings, StartError, serve
 from gyoza.server.auth import ensure_api_key
 from gyoza.server.errors import AddressError, ApiKeyError, DatabaseError, SettingsError, TlsError
+from gyoza.server.serve import serve as serve_in_nursery
 
 from .api import KEY, Api, serving, settings_in
 
@@ -335,3 +336,28 @@ async def test_a_second_server_on_the_same_database_does_not_start(tmp_path: Pat
                     pass
     async with serving(settings_in(tmp_path)) as api:
         assert (await api.get("/health"))["status"] == "ok"
+
+
+async def test_a_server_warns_of_a_short_key_and_of_files_that_others_can_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def warnings_with(settings: ServerSettings) -> list[str]:
+        caplog.clear()
+        with trio.fail_after(200):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_in_nursery, settings)
+                nursery.cancel_scope.cancel()
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    key_file, database = tmp_path / "key", tmp_path / "db"
+    key_file.write_text("k" * 20)
+    key_file.chmod(0o600)
+    safe = ServerSettings(port=0, database_url=f"sqlite:///{database}", api_key_file=str(key_file))
+    assert await warnings_with(safe) == []
+    for file in (key_file, database):
+        file.chmod(0o644)
+    key_file.write_text("k" * 19)
+    short, open_key, open_database = await warnings_with(safe)
+    assert "fewer than 20 characters" in short
+    assert f"The API key in {key_file} is open" in open_key
+    assert f"in {database} is open" in open_database
