@@ -2,7 +2,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -171,3 +171,27 @@ def test_settings_that_cannot_be_used_are_told(
     result = gyoza("doctor")
     assert result.code == ExitCode.FAILED
     assert "GYOZA_MAX_CONCURRENCY" in result.out
+
+
+@pytest.mark.parametrize(
+    ("engine_says", "variable", "sentence"),
+    [
+        ({"InitCommit": {"ID": "N/A"}}, ("GYOZA_NETWORK", "none"), "has no docker-init"),
+        ({"Runtimes": {"runc": {}}}, ("GYOZA_RUNTIME", "runsc"), "has no runtime runsc"),
+        ({"NCPU": 2}, ("GYOZA_MAX_CPU", "64"), "The setting max_cpu is 64"),
+    ],
+)
+def test_what_docker_lacks_for_the_workers_settings_is_told(
+    gyoza: Gyoza,
+    server: Scripted,
+    monkeypatch: pytest.MonkeyPatch,
+    engine_says: dict[str, Any],
+    variable: tuple[str, str],
+    sentence: str,
+) -> None:
+    monkeypatch.setenv(*variable)
+    with scripted_server(Answer(ENGINE | engine_says)) as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.url.replace("http", "tcp"))
+        result = gyoza("doctor")
+    assert result.code == ExitCode.FAILED
+    assert sentence in result.out

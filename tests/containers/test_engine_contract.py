@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from gyoza.testing import ContractBroken
-from gyoza.worker.containers.engine import ContainerExit, ContainerSpec
+from gyoza.worker.containers.engine import LOG_DRIVER, ContainerExit, ContainerSpec
 from gyoza.worker.containers.stop import remove_container, stop_container
 from gyoza.worker.errors import (
     ContainerNotFound,
@@ -31,6 +31,7 @@ async def test_an_engine_says_what_it_is(bench: Bench) -> None:
     assert info.has_init
     assert info.cpus
     assert info.runtimes
+    assert info.log_drivers is None or LOG_DRIVER in info.log_drivers
 
 
 async def test_an_engine_has_the_networks_that_it_says_and_no_others(bench: Bench) -> None:

@@ -44,14 +44,26 @@ async def test_a_worker_whose_engine_lacks_what_its_settings_name_does_not_start
     assert not server.claims
 
 
+@pytest.mark.parametrize(
+    ("description", "sentence"),
+    [
+        (EngineInfo("fake", "/", has_init=False), "has no docker-init"),
+        (EngineInfo("fake", "/", log_drivers=("journald",)), "has no log driver local"),
+    ],
+)
 async def test_a_worker_whose_engine_lacks_what_all_containers_need_does_not_start(
-    server: SmallServer, engine: FakeContainerEngine, start_worker: StartWorker
+    description: EngineInfo,
+    sentence: str,
+    server: SmallServer,
+    engine: FakeContainerEngine,
+    start_worker: StartWorker,
 ) -> None:
-    engine.description = EngineInfo("fake", "/", has_init=False)
+    engine.description = description
     with trio.fail_after(200), pytest.RaisesGroup(EngineFailed, flatten_subgroups=True) as caught:
         async with start_worker():
             pass
-    assert "has no docker-init" in str(caught.value.exceptions[0])
+    assert sentence in str(caught.value.exceptions[0])
+    assert not server.claims
 
 
 async def test_a_runtime_by_its_name_in_containerd_is_the_engines_to_know(
@@ -85,7 +97,7 @@ class Broken:
     """Lets the engine fail at the start of some images' containers, or of all."""
 
     def __init__(self, engine: FakeContainerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.images = {"one", "two"}
+        self.images = {"one"}
         self.times = 0
         self.error: WorkerError = EngineFailed(OVERLAY)
         self._engine = engine
@@ -102,27 +114,23 @@ class Broken:
 
 @pytest.fixture
 def broken(engine: FakeContainerEngine, monkeypatch: pytest.MonkeyPatch) -> Broken:
-    for image in ("one", "two", "well"):
-        engine.add_image(image, succeed)
+    engine.add_image("one", succeed)
     return Broken(engine, monkeypatch)
 
 
-async def test_an_engine_that_fails_at_several_runs_fails_none_however_often(
-    server: SmallServer, start_worker: StartWorker, broken: Broken
-) -> None:
-    server.takes_back = True
-    with trio.fail_after(200):
-        async with start_worker() as worker:
-            server.submit("run-1", "one")
-            server.submit("run-2", "two")
-            await server.wait_until(lambda: len(server.releases) > 3 * MOST)
-            assert "FAILED" not in server.told
-            broken.images.clear()
-            await server.wait_for_event("COMPLETED", "run-1")
-            await server.wait_for_event("COMPLETED", "run-2")
-            await end_of(worker, "run-1")
-            await end_of(worker, "run-2")
-    assert "FAILED" not in server.told
+def test_an_engine_that_fails_at_several_runs_in_a_row_is_at_fault_however_often() -> None:
+    faults = EngineFaults()
+    assert all(faults.meet(run) for _ in range(3 * MOST) for run in ("run-1", "run-2"))
+    faults.end("run-1")
+    assert faults.meet("run-1")
+
+
+def test_a_run_at_which_the_engine_fails_while_it_starts_others_is_at_fault() -> None:
+    faults = EngineFaults()
+    for _ in range(MOST - 1):
+        assert faults.meet("bad")
+        faults.end("good")
+    assert not faults.meet("bad")
 
 
 async def test_a_run_at_which_alone_the_engine_fails_again_and_again_fails_at_last(
@@ -132,9 +140,6 @@ async def test_a_run_at_which_alone_the_engine_fails_again_and_again_fails_at_la
     with trio.fail_after(200):
         async with start_worker() as worker:
             server.submit("bad", "one")
-            for number in range(3):
-                server.submit(f"good-{number}", "well")
-                await server.wait_for_event("COMPLETED", f"good-{number}")
             failed = await server.wait_for_event("FAILED", "bad")
             await end_of(worker, "bad")
     assert failed["payload"]["reason"] == "ENGINE"

@@ -85,6 +85,8 @@ class DockerEngine:
         info = await self._docker.ask(lambda client: client.docker_py.info())
         unlimited = tuple(what for what, limit in LIMITS.items() if not info.get(limit, True))
         runtimes: dict[str, Any] | None = info.get("Runtimes")
+        plugins: dict[str, list[str] | None] = info.get("Plugins") or {}
+        log_drivers = plugins.get("Log")
         init: dict[str, str] = info.get("InitCommit") or {}
         return EngineInfo(
             info["ServerVersion"],
@@ -92,12 +94,15 @@ class DockerEngine:
             unlimited,
             cpus=info.get("NCPU"),
             runtimes=None if runtimes is None else tuple(runtimes),
+            log_drivers=None if log_drivers is None else tuple(log_drivers),
             # It asks the program for its version, and tells this if it cannot be run.
             has_init=init.get("ID") != "N/A",
         )
 
     async def has_network(self, network: str) -> bool:
         """See `ContainerEngine.has_network`."""
+        if network in ("none", "host"):  # ways of having none of one's own
+            return True
 
         def look(client: EngineHttp) -> bool:
             try:

@@ -4,16 +4,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gyoza.worker.containers.engine import ContainerSpec
+from gyoza.worker.containers.engine import LOG_DRIVER, ContainerSpec
 from gyoza.worker.containers.gpu_variables import with_gpus
 from gyoza.worker.errors import PolicyRefused
 
 MB = 1024 * 1024
 SOCKETS = ("/var/run/docker.sock", "/run/containerd/containerd.sock")
-# `local` keeps bytes as they are, where json-file replaces what is not UTF-8. Two files of half a
-# gigabyte: a container can take no more of the disk, and only beyond the first its start is lost.
+# Two files of half a gigabyte: a container can take no more of the disk, and only beyond the first
+# its start is lost.
 LOG_CONFIG = {
-    "Type": "local",
+    "Type": LOG_DRIVER,
     "Config": {"max-size": "500m", "max-file": "2", "compress": "false"},
 }
 

@@ -58,6 +58,9 @@ class ContainerSpec:
     shm_mb: int = 64
 
 
+LOG_DRIVER = "local"
+"""How containers' output is kept: byte for byte, where other drivers replace what is not UTF-8."""
+
 KILLED = 137
 """Exit code of a container that was ended by SIGKILL, whoever sent it."""
 
@@ -112,6 +115,7 @@ class EngineInfo:
             without a word when a container is created.
         cpus: How many CPUs it has; None if it does not tell.
         runtimes: Their names; None if it does not tell.
+        log_drivers: Their names; None if it does not tell.
         has_init: It has the program that is the first process of every container.
     """
 
@@ -120,6 +124,7 @@ class EngineInfo:
     unlimited: tuple[str, ...] = ()
     cpus: int | None = None
     runtimes: tuple[str, ...] | None = None
+    log_drivers: tuple[str, ...] | None = None
     has_init: bool = True
 
     @property

@@ -1,6 +1,6 @@
 """Whether an engine has what all containers of a worker need: without it every run would fail."""
 
-from gyoza.worker.containers.engine import OWN_NETWORK, ContainerEngine, EngineInfo
+from gyoza.worker.containers.engine import LOG_DRIVER, OWN_NETWORK, ContainerEngine, EngineInfo
 from gyoza.worker.errors import EngineFailed, SettingsError
 from gyoza.worker.policy import ContainerPolicy
 
@@ -22,6 +22,11 @@ async def require_fit(engine: ContainerEngine, info: EngineInfo, policy: Contain
         raise EngineFailed(
             "The Docker Engine has no docker-init, which every container of gyoza needs; install "
             "the package with it (on Debian: tini), or name it with dockerd's --init-path."
+        )
+    if info.log_drivers is not None and LOG_DRIVER not in info.log_drivers:
+        raise EngineFailed(
+            f"The engine has no log driver {LOG_DRIVER}, with which gyoza keeps what ops write; "
+            "use Docker (Podman has none)."
         )
     if policy.runtime and info.runtimes is not None and not _has_runtime(info, policy.runtime):
         raise SettingsError(
