@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
 import typer
 
-PATIENCE_S = 1.5
+PATIENCE_S = 1.0
 """Seconds that the Tab key may take here, whatever the network does."""
 
 Complete = Callable[[typer.Context, str], list[str]]
@@ -15,14 +16,12 @@ Complete = Callable[[typer.Context, str], list[str]]
 
 def _ids(context: typer.Context, incomplete: str, list_them: str, **params: Any) -> list[str]:
     """Return the ids in a list, asked for once: a shell must not stand still."""
+    from gyoza.client import Access, ApiError, ClientError, GyozaClient, endpoints
+    from gyoza.client.retry import NEVER
+
     found: list[str] = []
 
     def ask() -> None:
-        from dataclasses import replace
-
-        from gyoza.client import Access, ApiError, ClientError, GyozaClient, endpoints
-        from gyoza.client.retry import NEVER
-
         flags = ("api_key_file", "ca_file", "client_cert", "client_key")
         given = {name: context.params.get(name) for name in flags}
         if given["api_key_file"] == "-":  # standard input is the terminal's

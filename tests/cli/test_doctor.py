@@ -123,6 +123,17 @@ def test_without_a_server_the_key_is_not_checked(
     assert "! Key     Not checked" in result.out
 
 
+def test_before_the_first_server_a_newcomer_is_told_how_to_start_one(
+    gyoza: Gyoza, engine: Scripted, no_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GYOZA_SERVER_URL")
+    monkeypatch.setattr("gyoza.client.access.DEFAULT_URL", no_server)
+    result = gyoza("doctor")
+    assert result.code == ExitCode.OK
+    assert "! Server  None runs here yet; start server and worker with `gyoza up`" in result.out
+    assert "! Key     Not checked: no server." in result.out
+
+
 def test_a_refused_key_says_the_servers_sentence(
     gyoza: Gyoza, engine: Scripted, server: Scripted
 ) -> None:

@@ -1,16 +1,19 @@
 """`gyoza server start`, `gyoza worker start` and `gyoza up` as processes, ended by signals."""
 
+import json
 import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -55,6 +58,60 @@ def test_a_server_makes_a_key_that_the_other_commands_find_and_ends_on_sigterm(
         _, err = server.communicate(timeout=30)
     assert server.returncode == ExitCode.OK
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("out", ["/dev/null", "/dev/full"])
+def test_a_server_that_logs_json_says_nothing_else(tmp_path: Path, out: str) -> None:
+    with open(out, "w") as stdout:
+        command = [*COMMAND, "server", "start", "--port", "0", "--log-format", "json"]
+        with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True) as server:
+            assert server.stderr is not None
+            lines = [json.loads(line) for line in iter_until(server.stderr, "Database: ")]
+            server.terminate()
+            _, rest = server.communicate(timeout=30)
+    assert server.returncode == ExitCode.OK
+    assert [line["msg"] for line in lines if "listens on http://127.0.0.1:" in line["msg"]]
+    assert [line["msg"] for line in lines if str(stored_key_path()) in line["msg"]]
+    assert all(json.loads(line) for line in rest.splitlines())
+
+
+def iter_until(stream: IO[str], text: str) -> Iterator[str]:
+    """Yield lines up to the first that has a text."""
+    for line in stream:
+        yield line
+        if text in line:
+            return
+    raise AssertionError(text)
+
+
+def test_a_server_whose_output_is_full_serves(tmp_path: Path, gyoza: Gyoza) -> None:
+    port = str(free_port())
+    with open("/dev/full", "w") as full:
+        command = [*COMMAND, "server", "start", "--port", port]
+        with subprocess.Popen(command, stdout=full, stderr=subprocess.PIPE, text=True) as server:
+            assert server.stderr is not None
+            list(iter_until(server.stderr, "connections are served"))
+            url = f"http://127.0.0.1:{port}"
+            found = gyoza("runs", "list", "--server-url", url)
+            server.terminate()
+            server.communicate(timeout=30)
+    assert found.code == ExitCode.OK
+    assert server.returncode == ExitCode.OK
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return listener.getsockname()[1]
+
+
+def test_a_server_for_all_addresses_says_so() -> None:
+    with program("server", "start", "--port", "0", "--host", "0.0.0.0") as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        server.terminate()
+        server.communicate(timeout=30)
+    assert "listens on http://127.0.0.1:" in line
+    assert ", on all addresses of this machine" in line
 
 
 def interrupted_once(
