@@ -157,3 +157,15 @@ async def test_definitions_can_be_deleted_and_their_runs_stay(api: Api) -> None:
     assert await api.get("/definitions") == []
     await api.detail("DELETE", "/definitions/d", 404)
     assert (await api.run(run))["op_definition"] == "d"
+
+
+async def test_a_run_may_have_another_topic_than_its_definition(api: Api) -> None:
+    feed = {"topic": "nightly", "attributes": {"a": 1}}
+    await api.post(
+        "/definitions", {"id": "op", "image": "a", "event_delivery": {"topic": "t"}}, 201
+    )
+    usual = await api.post("/definitions/op/runs", {}, 201)
+    other = await api.post("/definitions/op/runs", {"event_delivery": feed}, 201)
+    assert usual["event_delivery"]["topic"] == "t"
+    assert other["event_delivery"] == feed
+    assert [run["id"] for run in (await api.get("/runs", topic="nightly"))["data"]] == [other["id"]]
