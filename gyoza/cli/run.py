@@ -70,7 +70,9 @@ def run(
         ),
     ] = None,
     priority: Annotated[int, typer.Option(help="Higher runs first.")] = 5,
-    cpu: Annotated[int | None, typer.Option(min=1, help="CPU cores.", show_default=False)] = None,
+    cpu: Annotated[
+        float | None, typer.Option(min=0.01, help="CPU cores, or a part.", show_default=False)
+    ] = None,
     ram_mb: Annotated[
         int | None, typer.Option(min=1, help="Memory in MB.", show_default=False)
     ] = None,

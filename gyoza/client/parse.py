@@ -8,10 +8,9 @@ from typing import Any, cast
 
 import httpx
 
-Json = dict[str, Any]
+from gyoza.models.limits import NEXT_PAGE
 
-NEXT_PAGE = "Gyoza-Next-Page"
-"""The header that says where the next page of a list starts."""
+Json = dict[str, Any]
 
 
 def an_object(response: httpx.Response) -> Json:

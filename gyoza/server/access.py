@@ -25,6 +25,7 @@ ALLOWED: dict[Role, tuple[tuple[str, str], ...]] = {
         ("POST", r"/definitions/[^/]+/runs"),
         ("POST", r"/runs/[^/]+/(cancel|retry|events)"),
         ("PATCH", r"/runs/[^/]+"),
+        ("DELETE", r"/definitions/[^/]+"),
     ),
     Role.WORKER: (
         ("POST", r"/workers/heartbeat"),

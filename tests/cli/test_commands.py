@@ -279,7 +279,7 @@ def test_keys_are_made_listed_and_revoked(gyoza: Gyoza, url: str) -> None:
     assert gyoza("keys", "revoke", key_id).out == f"Key {key_id} is revoked.\n"
     assert json.loads(gyoza("keys", "revoke", worker["id"], "--json").out) == []
     assert "There is no key" in gyoza("keys", "revoke", key_id).err
-    assert "names its workers" in gyoza("keys", "create", "x", "--role", "worker").err
+    assert "is required for role worker" in gyoza("keys", "create", "x", "--role", "worker").err
 
 
 @pytest.mark.parametrize("command", ["show", "drain", "resume"])

@@ -329,7 +329,7 @@ async def test_an_event_without_end_fills_no_memory(get: Read) -> None:
 async def test_a_log_without_end_fills_no_memory(
     get: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_reading, "MANY_RUNS", 20)
+    monkeypatch.setattr(log_reading, "LOG_BYTES", 20)
     async with streaming(HEAD + ONE + TWO + piece(99, "x" * 86) + end()) as server:
         with pytest.raises(UnexpectedAnswer, match="longer than 20 bytes"):
             await get(server.url)

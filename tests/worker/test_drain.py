@@ -226,3 +226,13 @@ async def test_of_more_runs_than_were_asked_for_the_rest_is_given_back(
         await run_worker(replace(settings, max_runs=1), engine=engine)
     assert {e["run_id"] for e in server.events} == {"run-0"}
     assert "POST /runs/run-1/release" in server.requests
+
+
+async def test_the_last_heartbeat_of_a_worker_says_that_it_leaves(
+    server: SmallServer, start_worker: StartWorker
+) -> None:
+    with trio.fail_after(200):
+        async with start_worker() as worker:
+            await server.wait_until(lambda: bool(server.heartbeats))
+            worker.drain()
+    assert [beat["leaving"] for beat in server.heartbeats][-2:] == [False, True]

@@ -75,8 +75,12 @@ async def beat_at_changes(worker: Worker) -> None:
         worker.beat_now.set()
 
 
-async def beat(worker: Worker) -> None:
+async def beat(worker: Worker, *, leaving: bool = False) -> None:
     """Send one heartbeat and take in its answer.
+
+    Args:
+        worker: Whose it is.
+        leaving: Whether it is the last one of this process.
 
     Raises:
         ApiError: If the server refuses it.
@@ -98,6 +102,7 @@ async def beat(worker: Worker) -> None:
             version=gyoza.__version__,
             instance=worker.instance.id,
             previous_instance=next(iter(worker.instance.before), None),
+            leaving=leaving,
         )
     if answer is None:
         raise ServerUnreachable(f"The server has not answered within {limit_s:g} s.")
