@@ -28,12 +28,14 @@ class ServerContact:
             first, when this worker began.
         lease_s: Seconds the server keeps runs for a worker it does not hear of.
         names_lease: Whether the server has named one; None until it has answered a heartbeat.
+        drained: Whether the server gives this worker no runs, since a person asked for that.
         answered: Set by the next answer.
     """
 
     reached_at: float = field(default_factory=trio.current_time)
     lease_s: float = USUAL_LEASE_S
     names_lease: bool | None = None
+    drained: bool = False
     answered: trio.Event = field(default_factory=trio.Event)
 
     @property

@@ -340,7 +340,7 @@ def test_what_a_worker_said_of_its_runs_is_read_in_its_log() -> None:
     log = (
         "2026-01-01 INFO    gyoza.worker.runner.claim_loop: Run run-1: attempt 2 of image:latest.\n"
         "2026-01-01 INFO    gyoza.worker.runner.claim_loop: Run run-3: attempt 1 of image:latest.\n"
-        "2026-01-01 INFO    gyoza.worker.runner.run_task: Run run-2 is done here.\n"
+        "2026-01-01 INFO    gyoza.worker.runner.run_task: Run run-2 completed in 0.1 s.\n"
         "2026-01-01 INFO    gyoza.worker.runner.giving_back: Run run-1 was not given back: 503\n"
         "2026-01-01 INFO    gyoza.worker.runner.claim_loop: Run run-1: attempt 3 of image:latest.\n"
     )

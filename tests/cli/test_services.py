@@ -156,7 +156,7 @@ def test_up_runs_server_and_worker_until_ctrl_c_drains_the_worker(
 
     command = ["up", "--port", "0", "--worker-id", "both", "--worker-tags", "a, b"]
     assert interrupted_once(monkeypatch, "is ready", look, *command) == ExitCode.OK
-    assert "no new runs; those here may finish." in capfd.readouterr().err
+    assert "draining. No new runs; " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["server", "start"], ["up"]])

@@ -27,6 +27,7 @@ class SmallServer:
     runs: dict[str, Json] = field(default_factory=dict[str, Json])
     events: list[Json] = field(default_factory=list[Json])
     heartbeats: list[Json] = field(default_factory=list[Json])
+    drained: bool = False
     requests: list[str] = field(default_factory=list[str])
     url: str = ""
     on_claim: Callable[[], None] | None = None
@@ -138,7 +139,8 @@ class SmallServer:
                 self.heartbeats.append(body)
                 states = self.told_at_heartbeats
                 lease: Json = {"lease_s": self.lease_s} if self.lease_s else {}
-                return 200, lease | ({"states": states} if states else {})
+                drain: Json = {"drain": True} if self.drained else {}
+                return 200, lease | drain | ({"states": states} if states else {})
             case "POST", ["workers", _, "claim"]:
                 self.claims.append(body)
                 if self.hand_out is not None:

@@ -236,3 +236,20 @@ async def test_the_last_heartbeat_of_a_worker_says_that_it_leaves(
             await server.wait_until(lambda: bool(server.heartbeats))
             worker.drain()
     assert [beat["leaving"] for beat in server.heartbeats][-2:] == [False, True]
+
+
+async def test_a_worker_that_is_drained_at_the_server_says_so_once(
+    server: SmallServer, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.drained = True
+    with trio.fail_after(200):
+        async with start_worker(heartbeat_s=0.01) as worker:
+            await server.wait_until(lambda: len(server.heartbeats) > 3)
+            server.drained = False
+            beats = len(server.heartbeats)
+            await server.wait_until(lambda: len(server.heartbeats) > beats + 1)
+            worker.drain()
+    said = [record.getMessage() for record in caplog.records]
+    assert len([text for text in said if "is drained at the server" in text]) == 1
+    assert len([text for text in said if "gets runs again" in text]) == 1

@@ -172,7 +172,7 @@ async def test_after_the_second_signal_a_process_ends_with_0_and_leaves_nothing(
         async with program(environment, "worker", "start", "--grace", "0.2") as worker:
             run_id = await deaf_run(server, busybox_image)
             worker.process.send_signal(signal.SIGTERM)
-            await worker.until_it_says("those here may finish")
+            await worker.until_it_says("here may finish")
             assert await containers_of(environment) == ["running"]
             worker.process.send_signal(signal.SIGTERM)
             assert await worker.end() == 0
@@ -191,18 +191,18 @@ async def test_the_third_signal_leaves_a_run_that_the_next_start_takes_up(
         async with program(environment, "worker", "start", "--grace", "600") as worker:
             run_id = await deaf_run(server, busybox_image)
             worker.process.send_signal(signal.SIGINT)
-            await worker.until_it_says("those here may finish")
+            await worker.until_it_says("here may finish")
             worker.process.send_signal(signal.SIGTERM)
-            await worker.until_it_says("Again leaves them")
+            await worker.until_it_says("Another signal ends the worker at")
             worker.process.send_signal(last)
             assert await worker.end() == 128 + last
-            assert "left to the worker's next start" in worker.said
+            assert "takes up what runs" in worker.said
         assert await containers_of(environment) == ["running"]
         assert f"POST /runs/{run_id}/release" not in server.requests
         async with program(environment, "worker", "start", "--grace", "0.2") as worker:
             await worker.until_it_says("taken up")
             server.cancel(run_id)
-            await worker.until_it_says(f"Run {run_id} is done here")
+            await worker.until_it_says(f"Run {run_id} was cancelled")
             worker.process.send_signal(signal.SIGTERM)
             assert await worker.end() == 0
         assert await containers_of(environment) == []
@@ -225,7 +225,7 @@ async def test_the_third_signal_ends_server_and_worker_of_up(
             run = await client.create_run(busybox_image, {}, command=DEAF)
             while "deaf" not in await client.get_logs(run["id"]):
                 await client.get_run(run["id"], after_event=0, wait_s=0.1)
-            for said in ("those here may finish", "Again leaves them", "out now"):
+            for said in ("here may finish", "Another signal ends the worker at", "ending at once"):
                 both.process.send_signal(signal.SIGTERM)
                 await both.until_it_says(said)
             assert await both.end() == 128 + signal.SIGTERM

@@ -107,6 +107,11 @@ class ActiveRuns:
         return list(dict.fromkeys(run_id for run_id, _ in self._runs))
 
     @property
+    def count(self) -> int:
+        """How many runs there are."""
+        return len(self._runs)
+
+    @property
     def free_slots(self) -> int:
         """How many more runs there may be."""
         return self.slots - len(self._runs)

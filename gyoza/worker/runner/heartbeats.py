@@ -108,7 +108,25 @@ async def beat(worker: Worker, *, leaving: bool = False) -> None:
         raise ServerUnreachable(f"The server has not answered within {limit_s:g} s.")
     worker.contact.require(answer, "lease_s")
     worker.contact.note(sent_at, answer.get("lease_s"))
+    _tell_drain(worker, drained=answer.get("drain") is True)
     worker.active.observe(answer.get("states") or {})
+
+
+def _tell_drain(worker: Worker, *, drained: bool) -> None:
+    """Log that a person has drained this worker at the server, or ended that."""
+    if drained == worker.contact.drained:
+        return
+    worker.contact.drained = drained
+    worker_id = worker.settings.worker_id
+    if drained:
+        logger.warning(
+            "Worker %s is drained at the server and gets no runs; `gyoza workers resume %s` ends "
+            "that.",
+            worker_id,
+            worker_id,
+        )
+    else:
+        logger.info("Worker %s gets runs again.", worker_id)
 
 
 def _limit_s(worker: Worker) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from gyoza.models import OpRun
+from gyoza.models import EventType, OpRun
 from gyoza.worker.containers.labels import ContainerIdentity
 from gyoza.worker.containers.stop import end_containers
 from gyoza.worker.errors import (
@@ -32,6 +32,7 @@ from gyoza.worker.execution_pipeline.types import ExecutionContext
 from gyoza.worker.lacks import Thread, lack_of, outlast
 from gyoza.worker.op_io.op_dir import remove_op_dir
 from gyoza.worker.reports.events import EventReporter
+from gyoza.worker.reports.report import Report
 from gyoza.worker.run_record import RunRecord, run_dir
 from gyoza.worker.runner.active_runs import REPORT_S, ActiveRun, CancelReason
 from gyoza.worker.runner.giving_back import give_back
@@ -42,6 +43,12 @@ CLEANUP_S = 60.0
 
 GIVE_BACK_S = 600.0
 """Seconds that giving a run back may take, in which its lease goes on; then that ends."""
+
+_STOPPED: dict[CancelReason | None, str] = {
+    CancelReason.SERVER_CANCELLED: "was cancelled",
+    CancelReason.LEASE_LOST: "was given to another worker",
+}
+"""What became of a run that was stopped for a reason."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +76,20 @@ async def run_op(active: ActiveRun, worker: Worker, record: RunRecord | None = N
         worker.active.remove(active)
         if active.not_ours:
             worker.beat_now.set()  # the server may give it to this worker once more
-        logger.info("Run %s is done here.", active.run.id)
+        logger.info("Run %s %s.", active.run.id, _outcome_of(active))
+
+
+def _outcome_of(active: ActiveRun) -> str:
+    """Return what became of a run that leaves the worker, as the rest of a sentence."""
+    end = active.record.end if active.record else None
+    if end is None:
+        return _STOPPED.get(active.reason, "was given back")
+    report = Report.from_fact(end)
+    duration_ms = (report.summary or {}).get("duration_ms")
+    took = f" in {duration_ms / 1000:.1f} s" if duration_ms else ""
+    if report.type is EventType.COMPLETED:
+        return f"completed{took}"
+    return f"failed{took}: {(report.payload or {}).get('reason')}"
 
 
 def identity_of(run: OpRun, worker: Worker) -> ContainerIdentity:

@@ -26,15 +26,26 @@ async def obey_signals(
             taken += 1
             name = signal.Signals(number).name
             if taken == 1:
-                logger.warning("%s: no new runs; those here may finish. Again stops them.", name)
+                logger.warning(
+                    "%s: draining. No new runs; %d here may finish, for up to %g s. Another signal "
+                    "stops them and gives them back.",
+                    name,
+                    worker.active.count,
+                    worker.settings.drain_timeout_s,
+                )
                 worker.drain()
             elif taken == 2:
                 logger.warning(
-                    "%s: the runs here are stopped and given back. Again leaves them.", name
+                    "%s: stopping %d runs and giving them back. Another signal ends the worker at "
+                    "once; containers keep running.",
+                    name,
+                    worker.active.count,
                 )
                 worker.active.trip_all(CancelReason.SHUTDOWN)
             else:
-                logger.warning("%s: out now; what runs is left to the worker's next start.", name)
+                logger.warning(
+                    "%s: ending at once. The worker's next start takes up what runs.", name
+                )
                 leave_now(128 + number)
 
 

@@ -177,9 +177,10 @@ async def supervise(
         services.start_soon(enforce_drain_timeout, worker)
         services.start_soon(leave_when_idle, worker)
         logger.info(
-            "Worker %s takes up to %d runs. %s files and connections may be open at a time.",
+            "Worker %s is ready and takes up to %d runs at a time. %s files and connections may be "
+            "open.",
             worker.settings.worker_id,
-            worker.active.free_slots,
+            worker.active.slots,
             descriptors.in_words(),
         )
         worker.ready.set()
