@@ -153,7 +153,8 @@ def get_run(
 ) -> Call[Json]:
     """Return a run, at the latest after `wait_s`.
 
-    With `after_event` it comes once the run has a later event, with `until_end` once it has ended.
+    With `until_end` it comes once the run has ended, with `after_event` once it has a later event:
+    then without earlier events and inputs, and with outputs only once it has ended.
     """
     params = _given(after_event=after_event, until_end=until_end or None, wait_s=wait_s or None)
     return Call("GET", _path("runs", run_id), an_object, params=params, wait_s=wait_s)

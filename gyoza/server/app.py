@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gyoza import __version__
-from gyoza.server.errors import RequestError
+from gyoza.server.errors import Forbidden, RequestError
 from gyoza.server.front import DocsPage, HeadAsGet
 from gyoza.server.gate import Gate
 from gyoza.server.keyring import Keyring
@@ -96,7 +96,9 @@ def _answer(status: int, detail: str) -> JSONResponse:
     return JSONResponse({"detail": detail}, status)
 
 
-async def _request_error(_request: Request, error: Exception) -> Response:
+async def _request_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, Forbidden):
+        _log.warning("Refused %s %a: %s", request.method, request.url.path[:80], error)
     return _answer(cast("RequestError", error).status, str(error))
 
 

@@ -195,3 +195,33 @@ async def test_a_run_whose_priority_is_changed_changes_its_place(api: Api) -> No
     await api.ask("PATCH", f"/runs/{third}", json={"priority": 9})
     await api.ask("PATCH", f"/runs/{first}", json={"priority": 1})
     assert [run["id"] for run in await api.claim(max_runs=9)] == [third, second, first]
+
+
+async def test_no_worker_keeps_capacity_back_for_one_that_another_with_its_tags_must_have(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores: Json = {"resources": {"cpu_cores": 4}}
+    await api.beat("idle", **cores)
+    await api.beat("tagged", tags=["gpu"], **cores)
+    held = [await api.submit(constraints={"cpu": 1}, tags=["gpu"])]
+    assert len(await api.claim("tagged")) == 1
+    large = await api.submit(constraints={"cpu": 4}, tags=["gpu"])
+    await waited(api, large, monkeypatch)
+    small = await api.submit(constraints={"cpu": 1})
+    assert await api.claim("tagged", max_runs=9, holding=held) == []
+    assert [run["id"] for run in await api.claim("idle", max_runs=9)] == [small]
+
+
+async def test_a_worker_without_a_free_slot_is_not_the_nearest(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.beat("full", resources={"cpu_cores": 4}, max_concurrency=1)
+    await api.submit()
+    assert len(await api.claim("full")) == 1
+    await api.beat("other", resources={"cpu_cores": 4}, max_concurrency=9)
+    held = [await api.submit(constraints={"cpu": 1})]
+    assert len(await api.claim("other")) == 1
+    large = await api.submit(constraints={"cpu": 4})
+    await waited(api, large, monkeypatch)
+    await api.submit(constraints={"cpu": 1})
+    assert await api.claim("other", max_runs=9, holding=held) == []

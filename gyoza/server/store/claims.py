@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, bindparam, func, select, update
 from gyoza.models import Constraints, OpRunState, RetryPolicy
 from gyoza.models.limits import CLAIM_BYTES
 from gyoza.server.keyring import Key
-from gyoza.server.scheduler import Capacity
+from gyoza.server.scheduler import Capacity, Needs
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
 from gyoza.server.store.kinds import refresh
@@ -130,11 +130,11 @@ def _choose(
     idle = Capacity.from_text(worker.offer).limited_to(wish.may_have)
     free = idle.less([Constraints.from_dict(run.constraints) for run in held])
 
-    def is_kept(seq: int, need: Constraints) -> bool:
+    def is_kept(seq: int, needs: Needs) -> bool:
         since: float = tx.conn.scalar(select(runs.c.updated_at).where(runs.c.seq == seq)) or tx.now
         if since > tx.now - KEEP_AFTER_S:
             return False
-        return nearest_to_room(tx, need, tx.now - lease_s) in (wish.worker_id, None)
+        return nearest_to_room(tx, needs, tx.now - lease_s) in (wish.worker_id, None)
 
     return choose_runs(tx.conn, idle, free, room, withheld, is_kept)
 
@@ -145,8 +145,8 @@ def _held_with(tx: Tx, key: Key) -> int:
     return sum(map(key.is_for, tx.conn.scalars(held)))
 
 
-def nearest_to_room(tx: Tx, need: Constraints, heard_since: float) -> str | None:
-    """Return the worker that can have room first for what none has room for now.
+def nearest_to_room(tx: Tx, needs: Needs, heard_since: float) -> str | None:
+    """Return the worker that can have room first for a run that does not fit somewhere.
 
     That is the one that lacks the least of it, among those that could have it when they are idle.
     """
@@ -154,13 +154,14 @@ def nearest_to_room(tx: Tx, need: Constraints, heard_since: float) -> str | None
     leased = select(runs.c.worker_id, runs.c.constraints).where(runs.c.lease_until.is_not(None))
     for run in tx.conn.execute(leased.order_by(runs.c.assigned_at, runs.c.seq)):
         held[run.worker_id].append(Constraints.from_dict(run.constraints))
-    here = select(workers).where(workers.c.last_seen >= heard_since)
-    shortages = [
-        (idle.less(held[worker.id]).shortage(need), worker.id)
-        for worker in tx.conn.execute(here)
-        if worker.offer and is_able(worker) and not is_draining(worker)
-        if not (idle := Capacity.from_text(worker.offer)).lacks(need)
-    ]
+    here = select(workers).where(workers.c.last_seen >= heard_since, workers.c.offer != "")
+    shortages: list[tuple[float, str]] = []
+    for worker in tx.conn.execute(here):
+        idle, has = Capacity.from_text(worker.offer), held[worker.id]
+        if idle.fits(needs) and is_able(worker) and not is_draining(worker):
+            slots = worker.heartbeat["max_concurrency"]
+            without_slot = slots is not None and len(has) >= slots
+            shortages.append((without_slot + idle.less(has).shortage(needs.constraints), worker.id))
     return min(shortages)[1] if shortages else None
 
 

@@ -41,7 +41,7 @@ OF_KIND = (
 )
 """The runs of a kind, best first."""
 
-IsKept = Callable[[int, Constraints], bool]
+IsKept = Callable[[int, Needs], bool]
 """Returns whether capacity is to be kept for a run, given its `seq` and what it needs."""
 
 
@@ -70,7 +70,8 @@ def choose_runs(
 ) -> list[RunRow]:
     """Return the runs to assign to a worker, best first.
 
-    Once capacity is kept for a run, nothing that comes after it gets what it lacks.
+    If capacity is kept for the first one that does not fit now, nothing that comes after it gets
+    what it lacks.
 
     Args:
         conn: Where to read.
@@ -78,17 +79,19 @@ def choose_runs(
         free: What it has left; what the chosen runs need is taken from it.
         max_runs: How many it asks for.
         withheld: Ids of runs that are not for this worker.
-        is_kept: Is asked for runs that the worker could have, but not now.
+        is_kept: Is asked for the first one that the worker could have, but not now.
     """
     chosen: list[RunRow] = []
     kept: Constraints | None = None
+    asked = False
     with _heads_of_kinds(conn, idle) as kinds:
         heads = _Merged(kinds)
         while len(chosen) < max_runs and (head := heads.pop()):
             need = head.needs.constraints
             if free.lacks(need):
-                if kept is None and is_kept(head.seq, need):
+                if not asked and is_kept(head.seq, head.needs):
                     kept = need
+                asked = True
             elif kept is None or free.spares(kept, need):
                 rows = head.rows
                 if rows is None:
