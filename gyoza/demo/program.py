@@ -183,10 +183,11 @@ async def _cancel_midway(
     stage: Stage, client: AsyncGyozaClient, worker: Worker, run: OpRun
 ) -> Cancelled | None:
     """Cancel a run once its progress shows that it is really under way; None if it ends before."""
+    last = -1
     while run.progress < CANCEL_AT:
         if run.state.terminal:
             return None
-        last = run.events[-1].id if run.events else -1
+        last = run.events[-1].id if run.events else last
         run = OpRun.from_dict(await client.get_run(run.id, after_event=last, wait_s=WAIT_S))
     asked_at = trio.current_time()
     run = OpRun.from_dict(await client.cancel_run(run.id))

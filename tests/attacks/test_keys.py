@@ -171,7 +171,7 @@ def test_no_representation_shows_the_key(server: Scripted) -> None:
         client.health()
         things = [access, client, client.connection, client.connection.options()]
         things += [WorkerSettings(server_url=server.url, api_key=KEY)]
-        things += [client.connection.request, vars(client)["_http"].headers]
+        things += [client.connection.request, client._http.headers]  # pyright: ignore[reportPrivateUsage]
         for thing in things:
             assert KEY not in f"{thing!r} {thing}"
 
@@ -200,6 +200,7 @@ def test_no_command_takes_a_key_where_ps_would_show_it() -> None:
     assert named == {
         "--api-key-file",
         "--client-key",
+        "--idempotency-key",
         "--max-connections-per-key",
         "--tls-keyfile",
         "key_id",

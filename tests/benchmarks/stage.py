@@ -144,7 +144,7 @@ class Server:
             )
             if run["state"] in states:
                 return run
-            after = len(run["events"]) - 1
+            after = max(after or 0, *(event["id"] for event in run["events"]), -1)
 
 
 @asynccontextmanager

@@ -124,9 +124,9 @@ class Workload:
 
     async def _follow(self, run_id: str, reached: Callable[[OpRun], bool]) -> None:
         ask = partial(self._client.get_run, run_id)
-        run = OpRun.from_dict(await insist(ask))
+        run, last = OpRun.from_dict(await insist(ask)), -1
         while not reached(run):
-            last = run.events[-1].id if run.events else -1
+            last = run.events[-1].id if run.events else last
             run = OpRun.from_dict(await insist(partial(ask, after_event=last, wait_s=WAIT_S)))
 
 

@@ -21,6 +21,7 @@ from gyoza.worker.runner.supervisor import run_worker
 from gyoza.worker.runner.worker import Worker
 from gyoza.worker.settings import WorkerSettings
 from tests.images import busybox_image, python_image
+from tests.support.proxied import with_news
 
 __all__ = ["busybox_image", "python_image"]
 
@@ -43,7 +44,7 @@ class System:
         """Return the run once the condition holds, woken by its events."""
         run = await self.client.get_run(run_id)
         while not reached(run):
-            run = await self.client.get_run(run_id, after_event=len(run["events"]) - 1, wait_s=30)
+            run = await with_news(self.client, run)
         return run
 
     async def end_of(self, run_id: str) -> dict[str, Any]:

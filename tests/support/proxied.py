@@ -93,8 +93,14 @@ async def run_once(client: AsyncGyozaClient, run_id: str, reached: Callable[[Jso
     """Return a run as soon as this is true of it, woken by its events."""
     run = await client.get_run(run_id)
     while not reached(run):
-        run = await client.get_run(run_id, after_event=len(run["events"]) - 1, wait_s=30)
+        run = await with_news(client, run)
     return run
+
+
+async def with_news(client: AsyncGyozaClient, run: Json) -> Json:
+    """Return a run with what has become of it, once there is news or after a while."""
+    news = await client.get_run(run["id"], after_event=len(run["events"]) - 1, wait_s=30)
+    return news | {"inputs": run["inputs"], "events": run["events"] + news["events"]}
 
 
 def ended(run: Json) -> bool:

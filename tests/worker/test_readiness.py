@@ -19,6 +19,7 @@ from gyoza.worker.runner import disk_watch, engine_watch
 from gyoza.worker.runner.disk_watch import DiskWatch, Room
 from gyoza.worker.runner.engine_watch import EngineWatch
 from gyoza.worker.runner.readiness import Obstacle, Readiness
+from tests.support.proxied import with_news
 from tests.support.small_server import SmallServer
 from tests.worker.conftest import StartWorker
 
@@ -258,5 +259,4 @@ async def test_a_claim_that_waits_at_the_server_is_given_up_when_the_engine_goes
             engine.unavailable = False
             worker.engine_watch.doubt()
             while run["state"] != "COMPLETED":
-                last = len(run["events"]) - 1
-                run = await client.get_run(run["id"], after_event=last, wait_s=10)
+                run = await with_news(client, run)

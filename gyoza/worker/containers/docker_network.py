@@ -17,7 +17,7 @@ from gyoza.worker.containers.docker_client import OUTAGES, words_of
 from gyoza.worker.containers.docker_http import EngineHttp
 from gyoza.worker.containers.docker_threads import DockerThreads
 from gyoza.worker.containers.engine import OWN_NETWORK
-from gyoza.worker.errors import ContainerNotFound
+from gyoza.worker.errors import ContainerNotFound, EngineFailed
 
 _errors: Any = docker.errors
 
@@ -63,6 +63,11 @@ class OwnNetwork:
         except ContainerNotFound:
             self._name = None
             raise
+        except EngineFailed as error:
+            if self._name is None or f"network {self._name} not found" not in str(error):
+                raise
+            self._name = None
+            raise ContainerNotFound(str(error)) from error
 
 
 def _ensured(client: EngineHttp) -> str:
