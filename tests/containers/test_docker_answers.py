@@ -20,7 +20,7 @@ BUSY = answer(409, {"message": "removal of container x is already in progress"})
 
 async def test_a_refusal_is_told_in_the_engines_words(scripted: Script) -> None:
     full = answer(500, {"message": "the disk is full."})
-    refused = r"^The Docker Engine refused: the disk is full\.$"
+    refused = r"^The Docker Engine failed: the disk is full\.$"
     async with scripted({b"": full}) as engine:
         with pytest.raises(EngineError, match=refused):
             await engine.kill("x")

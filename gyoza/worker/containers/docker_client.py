@@ -152,6 +152,8 @@ def _refusal(error: Any, host: str) -> EngineError:
     words = words_of(error)
     if isinstance(error, _errors.ImageNotFound):
         return ImageNotFound(f"{words}.")
+    if "could not select device driver" in words and "gpu" in words:
+        words += "; install the NVIDIA container toolkit for GPUs in containers"
     if is_engines_fault(error.status_code, words) and not _is_outage(error, words):
         return EngineFailed(f"The Docker Engine failed: {words}.")
     if error.status_code == 404:
@@ -162,8 +164,6 @@ def _refusal(error: Any, host: str) -> EngineError:
         return EngineUnavailable(
             f"The Docker Engine at {host} wants TLS; set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH."
         )
-    if "could not select device driver" in words and "gpu" in words:
-        words += "; install the NVIDIA container toolkit for GPUs in containers"
     return EngineError(f"The Docker Engine refused: {words}.")
 
 

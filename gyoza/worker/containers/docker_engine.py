@@ -12,7 +12,7 @@ from typing import Any
 import docker.errors
 import trio
 
-from gyoza.models import ImageName
+from gyoza.models import ImageName, InvalidImageError
 from gyoza.worker.containers.docker_client import words_of
 from gyoza.worker.containers.docker_disk import written
 from gyoza.worker.containers.docker_exits import Exits, killed_for_memory, saw_exit
@@ -35,7 +35,7 @@ from gyoza.worker.containers.engine import (
     ImageInfo,
     LogStream,
 )
-from gyoza.worker.errors import NameTaken
+from gyoza.worker.errors import ImagePullError, NameTaken
 from gyoza.worker.op_io.disk_use import DiskUse
 
 _errors: Any = docker.errors
@@ -172,7 +172,10 @@ class DockerEngine:
         def tell(sentence: str) -> None:
             trio.from_thread.run_sync(on_progress, sentence)
 
-        name = ImageName.parse(image)
+        try:
+            name = ImageName.parse(image)
+        except InvalidImageError as error:
+            raise ImagePullError(f"Cannot pull {image}: {error}") from error
 
         def pull(client: EngineHttp) -> None:
             params = {"fromImage": name.repository, "tag": name.version}
