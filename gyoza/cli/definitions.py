@@ -1,5 +1,6 @@
 """`gyoza definitions`: what is deployed."""
 
+import shlex
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -19,9 +20,12 @@ from gyoza.cli.output import (
     print_table,
     read_as,
     say,
+    since,
 )
 from gyoza.cli.session import DefinitionName, Json, Server, split_version
+from gyoza.cli.words import needs, seconds, takes_inputs, tries
 from gyoza.models import OpDefinition, check_id
+from gyoza.models.definition import InputSpecs
 
 if TYPE_CHECKING:
     from gyoza.client import GyozaClient
@@ -71,8 +75,28 @@ def show(
     if as_json:
         return print_json(found)
     definition = read_as(OpDefinition.from_dict, found)
-    made = {"created_by": made_by(found)}
-    print_fields({**definition.to_dict(), **made})
+    print_fields(
+        {
+            "definition": definition.id,
+            "version": definition.version,
+            "description": definition.description,
+            "image": definition.image,
+            "command": shlex.join(definition.command or []),
+            "inputs": takes_inputs(read_as(InputSpecs.from_dict, definition.input_specs)),
+            "variables": shlex.join(f"{name}={v}" for name, v in definition.env_vars.items()),
+            "secrets": ", ".join(definition.secrets),
+            "tags": ", ".join(definition.tags),
+            "constraints": needs(definition.constraints),
+            "time limit": seconds(definition.timeout_s),
+            "grace period": seconds(definition.grace_s),
+            "attempts": tries(definition.retry_policy),
+            "topic": definition.event_delivery.topic,
+            "attributes": definition.event_delivery.attributes,
+            "created": since(definition.created_at),
+            "updated": since(definition.updated_at),
+            "made by": made_by(found),
+        }
+    )
 
 
 @app.command()

@@ -12,7 +12,7 @@ import typer
 
 from gyoza.cli.errors import ExitCode, explain
 from gyoza.cli.flags import takes
-from gyoza.cli.output import console, print_json
+from gyoza.cli.output import can_show, console, print_json
 from gyoza.cli.session import Json, Server
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ class Verdict(StrEnum):
     FAIL = "fail"
 
 
-MARKS = {Verdict.OK: ("✓", "green"), Verdict.WARN: ("!", "yellow"), Verdict.FAIL: ("✗", "red")}
+MARKS = {Verdict.OK: "✓", Verdict.WARN: "!", Verdict.FAIL: "✗"}
+ASCII_MARKS = {Verdict.OK: "ok    ", Verdict.WARN: "!     ", Verdict.FAIL: "FAILED"}
+STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
 
 @dataclass
@@ -67,9 +69,11 @@ def doctor(server: Server, as_json: Json = False) -> None:
 def _print(checks: list[Check]) -> None:
     from rich.text import Text
 
+    marks = MARKS if can_show("".join(MARKS.values())) else ASCII_MARKS
     for check in checks:
-        mark, style = MARKS[check.verdict]
-        line = Text.assemble((mark, style), f" {check.name:<7} {check.text}")
+        line = Text.assemble(
+            (marks[check.verdict], STYLES[check.verdict]), f" {check.name:<7} {check.text}"
+        )
         console().print(line, soft_wrap=True)
 
 

@@ -21,6 +21,7 @@ from gyoza.cli.errors import CliError, ExitCode
 from gyoza.cli.outages import PATIENCE_S, Outages, is_away
 from gyoza.cli.output import confirmed, note, print_json, read_as
 from gyoza.cli.views import Streams, View, open_view
+from gyoza.cli.words import ending
 from gyoza.client import (
     Access,
     ApiError,
@@ -57,7 +58,7 @@ class _Shown:
 
 
 def follow_run(access: Access, run_id: str, as_json: bool = False) -> ExitCode:
-    """Show a run until it has ended, then its outputs or why it failed.
+    """Show a run until it has ended, then its outputs, and how it ended.
 
     Ctrl-C on a terminal asks whether to cancel the run; a second one, or "no", leaves it running.
 
@@ -87,25 +88,20 @@ def follow_run(access: Access, run_id: str, as_json: bool = False) -> ExitCode:
     if as_json:
         with GyozaClient(access) as client:  # what was followed is the news of it alone
             print_json(client.get_run(run_id))
-    code = _conclude(run, as_json)
-    if following.shown.gap is None:
-        return code
-    note(str(following.shown.gap))
-    return code or ExitCode.SERVER
+    elif run.state is OpRunState.COMPLETED:
+        print_json(run.outputs)
+    sys.stdout.flush()  # what it ended with is said last, wherever both streams go
+    gap = following.shown.gap
+    if gap is not None:
+        note(str(gap))
+    note(ending(run))
+    if run.state is not OpRunState.COMPLETED:
+        return ExitCode.FAILED
+    return ExitCode.OK if gap is None else ExitCode.SERVER
 
 
 def _wants_cancel(run_id: str) -> bool:
     return sys.stdin.isatty() and confirmed(f"Cancel run {run_id}?")
-
-
-def _conclude(run: OpRun, as_json: bool) -> ExitCode:
-    if run.state is OpRunState.COMPLETED:
-        if not as_json:
-            print_json(run.outputs)
-        return ExitCode.OK
-    why = run.execution_summary.error_message
-    note(f"Run {run.id} is {run.state}" + (f": {why}" if why else "."))
-    return ExitCode.FAILED
 
 
 class _Following:
@@ -200,9 +196,9 @@ class _Look:
             for event in run.events:
                 if event.id > self._shown.event:
                     await self._show(self._show_event, event)
-            await self._show(self._view.run, run)
             if run.state.terminal:
                 return run
+            await self._show(self._view.run, run)
             run = await self._ask(self._shown.event)
 
     async def _ask(self, after_event: int | None = None) -> OpRun:

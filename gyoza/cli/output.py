@@ -52,6 +52,15 @@ def confirmed(question: str) -> bool:
     return False
 
 
+def can_show(text: str) -> bool:
+    """Return whether standard output has a way to write the text."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def console() -> "Console":
     """Return the console of standard output."""
     from rich.console import Console
@@ -68,15 +77,17 @@ class Column:
         rank: On a narrow terminal the column of the highest rank is left out first; one of rank 0
             never is.
         cut: May be shortened. An id or a state may not: half of one is of no use.
+        least: Characters it has at least when shortened.
     """
 
     name: str
     rank: int = 0
     cut: bool = False
+    least: int = 8
 
 
-LEAST, GAP = 8, 2
-"""Characters of a shortened column, and those between two columns."""
+GAP = 2
+"""Characters between two columns."""
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], nothing: str) -> None:
@@ -97,12 +108,13 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], not
     screen = console()
     shown = fit(columns, widths, screen.width if sys.stdout.isatty() else None)
     last = max(shown)
+    more = "…" if can_show("…") else "~"
     for number, row in enumerate([[column.name for column in columns], *cells]):
         line = Text(style="" if number else "bold")
         for index, width in shown.items():
             text = row[index]
             if cell_len(text) > width:
-                text = set_cell_size(text, width - 1) + "…"
+                text = set_cell_size(text, width - 1) + more
             line.append(text, style=STATE_STYLES.get(text, ""))
             if index != last:
                 line.append(" " * (width - cell_len(text) + GAP))
@@ -122,13 +134,15 @@ def fit(columns: Sequence[Column], widths: Sequence[int], room: int | None) -> d
         return shown
 
     def excess(least: bool) -> int:
-        held = (min(w, LEAST) if least and columns[i].cut else w for i, w in shown.items())
+        held = (
+            min(w, columns[i].least) if least and columns[i].cut else w for i, w in shown.items()
+        )
         return sum(held) + GAP * (len(shown) - 1) - room
 
     while excess(least=True) > 0 and any(columns[i].rank for i in shown):
         del shown[max(shown, key=lambda i: columns[i].rank)]
     while excess(least=False) > 0:
-        wide = [i for i, w in shown.items() if columns[i].cut and w > LEAST]
+        wide = [i for i, w in shown.items() if columns[i].cut and w > columns[i].least]
         if not wide:
             break
         shown[max(wide, key=lambda i: shown[i])] -= 1
@@ -169,6 +183,13 @@ def ago(time: datetime | None) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def since(time: datetime | str | None) -> str | None:
+    """Return a moment and how long ago it was."""
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    return None if time is None else f"{moment(time)}, {ago(time)} ago"
 
 
 def made_by(answer: Mapping[str, Any]) -> str | None:

@@ -19,10 +19,12 @@ from gyoza.cli.output import (
     print_table,
     read_as,
     say,
+    since,
 )
 from gyoza.cli.session import Json, RunId, Server, find_run
 from gyoza.cli.terminal import LogText
 from gyoza.cli.text_output import TextOutput
+from gyoza.cli.words import needs, seconds, took
 from gyoza.models import EventEntry, OpAttempt, OpRun, OpRunState, check_id
 
 app = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
@@ -38,11 +40,13 @@ Attempt = Annotated[
 COLUMNS = [
     Column("RUN"),
     Column("STATE"),
-    Column("%", 3),
+    Column("%", 6),
     Column("IMAGE", 1, cut=True),
-    Column("DEFINITION", 5),
+    Column("DEFINITION", 7),
     Column("WORKER", 4),
     Column("AGE", 2),
+    Column("DURATION", 3),
+    Column("ERROR", 5, cut=True, least=20),
 ]
 
 
@@ -84,6 +88,8 @@ def list_(
 
 
 def _row(run: OpRun) -> list[object]:
+    summary = run.execution_summary
+    failed = run.state is OpRunState.FAILED
     return [
         run.id,
         run.state,
@@ -92,6 +98,8 @@ def _row(run: OpRun) -> list[object]:
         run.op_definition,
         run.worker_id,
         ago(run.created_at),
+        took(summary.duration_ms),
+        " ".join((summary.error_message or "").split()) if failed else None,
     ]
 
 
@@ -113,19 +121,17 @@ def show(server: Server, run_id: RunId, as_json: Json = False) -> None:
             "attempt": str(run.current_attempt),
             "image": run.image,
             "definition": run.op_definition,
-            "command": run.command,
+            "command": shlex.join(run.command or []),
             "worker": run.worker_id,
             "tags": ", ".join(run.tags),
             "priority": str(run.priority),
             "topic": run.event_delivery.topic,
-            "constraints": {k: v for k, v in run.constraints.to_dict().items() if v is not None},
-            "time limit": _seconds(run.timeout_s),
-            "grace period": _seconds(run.grace_s),
-            "created": f"{moment(run.created_at)}, {ago(run.created_at)} ago"
-            if run.created_at
-            else None,
+            "constraints": needs(run.constraints),
+            "time limit": seconds(run.timeout_s),
+            "grace period": seconds(run.grace_s),
+            "created": since(run.created_at),
             "made by": made_by(found),
-            "duration": _took(summary.duration_ms),
+            "duration": took(summary.duration_ms),
             "inputs": run.inputs,
             "outputs": run.outputs,
             "reason": summary.reason,
@@ -137,14 +143,6 @@ def show(server: Server, run_id: RunId, as_json: Json = False) -> None:
         print()
         columns = [Column("TIME"), Column("EVENT"), Column("MESSAGE")]
         print_table(columns, [_event(event) for event in run.events], "")
-
-
-def _took(duration_ms: int | None) -> str | None:
-    return None if duration_ms is None else f"{duration_ms / 1000:.1f} s"
-
-
-def _seconds(seconds: float | None) -> str | None:
-    return None if seconds is None else f"{seconds:g} s"
 
 
 def _event(event: EventEntry) -> list[object]:
@@ -180,7 +178,7 @@ def _attempt(attempt: OpAttempt) -> list[object]:
         attempt.state,
         summary.worker_id,
         moment(attempt.started_at),
-        _took(summary.duration_ms),
+        took(summary.duration_ms),
         summary.reason,
         summary.exit_code,
         summary.error_message,

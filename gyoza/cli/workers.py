@@ -6,8 +6,9 @@ from typing import Any
 import typer
 
 from gyoza.cli.flags import takes
-from gyoza.cli.output import Column, ago, print_fields, print_json, print_table, say
+from gyoza.cli.output import Column, ago, print_fields, print_json, print_table, read_as, say, since
 from gyoza.cli.session import Json, Server, WorkerId
+from gyoza.cli.words import count, has
 
 app = typer.Typer(no_args_is_help=True, help="List, show, drain, resume and forget workers.")
 
@@ -78,7 +79,27 @@ def show(
     """Show a worker: what it has and what it runs."""
     with server.connect() as client:
         worker = client.get_worker(worker_id)
-    print_json(worker) if as_json else print_fields(worker)
+    if as_json:
+        return print_json(worker)
+    print_fields(read_as(_fields, worker))
+
+
+def _fields(worker: dict[str, Any]) -> dict[str, object]:
+    most = worker.get("max_concurrency")
+    running: list[dict[str, Any]] = worker.get("running_ops") or []
+    runs = "; ".join(f"{op['id']} ({op.get('image')})" for op in running) or "none"
+    return {
+        "worker": worker.get("id"),
+        "state": worker.get("state"),
+        "health": _health(worker),
+        "resources": has(worker.get("resources") or {}),
+        "tags": ", ".join(worker.get("tags") or []),
+        "takes": None if most is None else f"{count(most, 'run')} at a time",
+        "runs": "unknown" if worker.get("state") in GONE else runs,
+        "version": worker.get("version"),
+        "first seen": since(worker.get("first_seen")),
+        "last seen": since(worker.get("last_seen")),
+    }
 
 
 @app.command()

@@ -1,5 +1,7 @@
+import io
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +10,7 @@ import pytest
 
 from gyoza.cli.doctor import Verdict, judge_disk
 from gyoza.cli.errors import ExitCode
+from gyoza.cli.main import main
 from gyoza.worker.worker_context import GPU
 from tests.client.scripted import Answer, Scripted, scripted_server
 
@@ -70,6 +73,23 @@ def test_a_machine_without_a_gpu_is_well(
         "✓ Key     The server accepts the key.",
         f"✓ Disk    80.0 GB are free under {home}/data/gyoza/work.",
         "! GPU     No GPU found (only a problem if your ops need one).",
+    ]
+
+
+def test_where_only_ascii_can_be_shown_well_and_failed_are_told_apart(
+    engine: Scripted, no_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main(["doctor"]) == ExitCode.FAILED
+    screen.seek(0)
+    told = [line.split()[:2] for line in screen.read().splitlines()]
+    assert told == [
+        ["ok", "Docker"],
+        ["FAILED", "Server"],
+        ["!", "Key"],
+        ["ok", "Disk"],
+        ["!", "GPU"],
     ]
 
 

@@ -55,7 +55,7 @@ def test_a_narrow_encoding_costs_characters_but_no_traceback() -> None:
         "sys.exit(main(['doctor', '--server-url', 'http://127.0.0.1:9']))"
     )
     done = python(code)
-    assert "? Server" in done.stdout
+    assert "FAILED Server" in done.stdout
     assert done.stderr == ""
     assert done.returncode == ExitCode.FAILED
 

@@ -280,7 +280,7 @@ def test_ctrl_c_on_a_terminal_asks_and_yes_cancels(on_terminal: TerminalSession)
     on_terminal.type("\x03")
     on_terminal.expect("[y/N]")
     on_terminal.type("y\n")
-    on_terminal.expect("is CANCELLED.")
+    on_terminal.expect(" was cancelled after ")
     assert on_terminal.process.wait(timeout=30) == ExitCode.FAILED
     assert "Traceback" not in on_terminal.shown
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gyoza.cli.output import Column, ago, fit
+from gyoza.cli.output import Column, ago, fit, print_table
 from gyoza.cli.text_output import TextOutput
 from gyoza.cli.views import MAX_HELD, LiveView, PlainView, Streams, open_view
 from gyoza.models import EventEntry, EventType, OpRun, OpRunState
@@ -50,12 +50,10 @@ def test_a_plain_view_tells_states_and_progress_once_each() -> None:
     view.run(OpRun("r"))
     for progress in (0, 0, 40):
         view.run(OpRun("r", OpRunState.RUNNING, progress, current_attempt=2))
-    view.run(OpRun("r", OpRunState.COMPLETED, 100, current_attempt=2))
     assert rest.getvalue().splitlines() == [
         "Run r PENDING, waiting for a worker",
         "Run r RUNNING, attempt 2, 0 %",
         "Run r RUNNING, attempt 2, 40 %",
-        "Run r COMPLETED, attempt 2",
     ]
 
 
@@ -184,6 +182,32 @@ def test_a_narrow_table_shortens_and_leaves_out_but_never_an_id_or_a_state(
     room: int | None, shown: dict[int, int]
 ) -> None:
     assert fit(COLUMNS, WIDTHS, room) == shown
+
+
+def test_a_column_may_ask_for_more_room_than_the_least() -> None:
+    columns = [Column("ID"), Column("ERROR", 1, cut=True, least=20)]
+    assert fit(columns, [32, 60], 54) == {0: 32, 1: 20}
+    assert fit(columns, [32, 60], 53) == {0: 32}
+
+
+class AsciiScreen(io.TextIOWrapper):
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), encoding="ascii")
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_where_only_ascii_can_be_shown_a_shortened_text_ends_with_a_sign_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = AsciiScreen()
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "14")
+    monkeypatch.setattr(sys, "stdout", screen)
+    print_table([Column("ID"), Column("IMAGE", cut=True)], [("r1", "example/image")], "")
+    screen.seek(0)
+    assert screen.read().splitlines()[1].rstrip() == "r1  example/i~"
 
 
 def test_the_log_goes_to_the_file_that_standard_output_is(
