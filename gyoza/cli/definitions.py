@@ -65,7 +65,7 @@ def show(
     server: Server,
     name: DefinitionName,
     version: Annotated[
-        str | None, typer.Option(help="The latest unless given.", show_default=False)
+        str | None, typer.Option(help="[default: the latest]", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:

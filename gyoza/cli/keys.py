@@ -30,7 +30,7 @@ class Role(StrEnum):
 @takes(Server)
 def create(
     server: Server,
-    name: Annotated[str, typer.Argument(help="For people: who or what will have it.")],
+    name: Annotated[str, typer.Argument(help="Who or what will use it; any text.")],
     role: Annotated[Role, typer.Option(help="What its holder may do.")],
     worker: Annotated[
         str | None,
@@ -41,7 +41,7 @@ def create(
     tags: Annotated[
         str | None,
         typer.Option(
-            help="Tags that its workers may have: a,b. Any unless given.",
+            help="Tags that its workers may have: a,b. [default: any]",
             metavar="TAGS",
             show_default=False,
         ),
@@ -55,7 +55,7 @@ def create(
     ttl: Annotated[
         str | None,
         typer.Option(
-            help="How long it is valid: 30d, 12h, 90m. Never expires unless given.",
+            help="How long it is valid: 30d, 12h, 90m. [default: for ever]",
             metavar="TIME",
             show_default=False,
         ),
@@ -70,7 +70,7 @@ def create(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key and print it, this once: the server keeps only a digest of it."""
+    """Make a key and print it; the server cannot show it again."""
     wish: dict[str, Any] = {
         "worker": worker,
         "tags": names(tags),
@@ -155,7 +155,7 @@ def _row(key: dict[str, Any]) -> list[object]:
 @app.command()
 @takes(Server)
 def revoke(server: Server, key_id: KeyId, as_json: Json = False) -> None:
-    """Revoke a key, at once: nothing is done with it any more."""
+    """Revoke a key: from now on requests with it are refused."""
     with server.connect() as client:
         known = [str(key.get("id")) for key in client.list_keys()]
         key_id = the_one(key_id, [name for name in known if name.startswith(key_id)], "key")

@@ -114,7 +114,7 @@ RamMb = Annotated[
 PullPolicy = Annotated[Pull | None, _option("GYOZA_PULL_POLICY", "When images are pulled.")]
 RegistryWait = Annotated[
     float | None,
-    _option("GYOZA_REGISTRY_WAIT", "Seconds to wait for a registry that is away; 120."),
+    _option("GYOZA_REGISTRY_WAIT", "Seconds to wait for a registry that is away. [default: 120]"),
 ]
 Grace = Annotated[
     float | None,

@@ -71,7 +71,8 @@ def run(
     ] = None,
     priority: Annotated[int, typer.Option(help="Higher runs first.")] = 5,
     cpu: Annotated[
-        float | None, typer.Option(min=0.01, help="CPU cores, or a part.", show_default=False)
+        float | None,
+        typer.Option(min=0.01, help="CPU cores; 0.5 is half of one.", show_default=False),
     ] = None,
     ram_mb: Annotated[
         int | None, typer.Option(min=1, help="Memory in MB.", show_default=False)
@@ -81,7 +82,9 @@ def run(
     ] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option("-e", "--env", metavar="KEY=VALUE", help="A variable.", show_default=False),
+        typer.Option(
+            "-e", "--env", metavar="KEY=VALUE", help="An environment variable.", show_default=False
+        ),
     ] = None,
     secret: Annotated[
         list[str] | None,
@@ -93,7 +96,7 @@ def run(
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option("-t", "--tag", help="A tag its worker must have.", show_default=False),
+        typer.Option("-t", "--tag", help="A tag that the worker must have.", show_default=False),
     ] = None,
     timeout: Annotated[
         float | None,
@@ -105,7 +108,7 @@ def run(
             min=0.0,
             max=MAX_GRACE_S,
             metavar="SECONDS",
-            help="Between the stop signal and SIGKILL; its worker's setting unless given.",
+            help="Seconds between the stop signal and SIGKILL. [default: the worker's --grace]",
             show_default=False,
         ),
     ] = None,
@@ -114,7 +117,7 @@ def run(
         typer.Option(
             min=1,
             metavar="N",
-            help="Give up after N failed attempts; 1 is no retry.",
+            help="Give up after N failed attempts. [default: 1 = no retry]",
             show_default=False,
         ),
     ] = None,

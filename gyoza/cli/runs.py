@@ -33,7 +33,10 @@ MAX_LIMIT = 500
 """Runs of a page; the server gives no more."""
 
 Attempt = Annotated[
-    int | None, typer.Option(min=1, help="The current one unless given.", show_default=False)
+    int | None,
+    typer.Option(
+        min=1, help="Number of the attempt. [default: the current one]", show_default=False
+    ),
 ]
 
 

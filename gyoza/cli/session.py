@@ -23,8 +23,8 @@ def _option(help_text: str, metavar: str = "FILE") -> Any:
 ApiKeyFile = Annotated[
     str | None,
     _option(
-        "A file that holds the server's key, - for stdin; GYOZA_API_KEY, GYOZA_API_KEY_FILE, "
-        "else the key that this user's server stored on this machine."
+        "File with the API key, - for stdin. [default: the key that this user's server stored on "
+        "this machine] (GYOZA_API_KEY_FILE, or the key itself in GYOZA_API_KEY)"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
@@ -35,17 +35,18 @@ class Server:
     """The flags that say which server is meant, and how it and the command trust each other."""
 
     server_url: Annotated[
-        str | None, _option("The server; GYOZA_SERVER_URL, else http://localhost:5555.", "URL")
+        str | None,
+        _option("The server. [default: http://localhost:5555] (GYOZA_SERVER_URL)", "URL"),
     ] = None
     api_key_file: ApiKeyFile = None
     ca_file: Annotated[
         str | None,
-        _option("PEM file of the authorities to believe, not the usual ones; GYOZA_CA_FILE."),
+        _option("PEM file: trust only the CAs in it. [default: the system's CAs] (GYOZA_CA_FILE)"),
     ] = None
     client_cert: Annotated[
-        str | None, _option("PEM file with the certificate to show; GYOZA_CLIENT_CERT.")
+        str | None, _option("PEM file with the client's certificate. (GYOZA_CLIENT_CERT)")
     ] = None
-    client_key: Annotated[str | None, _option("PEM file with its key; GYOZA_CLIENT_KEY.")] = None
+    client_key: Annotated[str | None, _option("PEM file with its key. (GYOZA_CLIENT_KEY)")] = None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def _id_argument(what: str, help_text: str | None = None) -> "typer.models.Argum
     )
 
 
-RunId = Annotated[str, _id_argument("run id", "The run; the first characters of its id do.")]
+RunId = Annotated[str, _id_argument("run id", "The run's id, or its first characters.")]
 WorkerId = Annotated[str, _id_argument("worker id")]
 DefinitionName = Annotated[str, _id_argument("definition name")]
 KeyId = Annotated[str, _id_argument("key id", "As `gyoza keys list` says; its beginning does.")]

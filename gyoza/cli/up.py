@@ -77,5 +77,6 @@ async def _up(
         settings = replace(worker, server_url=url, api_key=key)
         async with trio.open_nursery() as work:
             await work.start(partial(work_until_told, settings))
-            tell(f"Worker {settings.worker_id} is ready; Ctrl-C ends both.")
+            # The log names the worker and the server has told its address: each is said once.
+            tell("Ready: `gyoza run IMAGE` in another terminal; Ctrl-C ends server and worker.")
         services.cancel_scope.cancel()

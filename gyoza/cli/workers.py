@@ -109,7 +109,7 @@ def drain(
     worker_id: WorkerId,
     as_json: Json = False,
 ) -> None:
-    """Give a worker no more runs; those it has go on."""
+    """Give a worker no more runs; those it has already go on to their end."""
     with server.connect() as client:
         worker = client.drain_worker(worker_id)
     if as_json:

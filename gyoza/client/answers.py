@@ -98,6 +98,19 @@ def unexpected(response: httpx.Response) -> UnexpectedAnswer:
     )
 
 
+_AWAY = ": the server behind it may be away."
+_OF_PROXIES = {
+    413: (
+        "; raise its limit for bodies (a gyoza server takes 16 MiB): see the page 'Behind a reverse"
+        " proxy'."
+    ),
+    502: _AWAY,
+    503: _AWAY,
+    504: _AWAY,
+}
+"""Statuses that a proxy answers with when the address is right, and what is to be done."""
+
+
 def judge(response: httpx.Response) -> None:
     """Raise an error unless the answer is a success.
 
@@ -112,11 +125,18 @@ def judge(response: httpx.Response) -> None:
         detail = json.loads(response.content)["detail"]
     if isinstance(detail, str):
         raise ApiError(response, _plain(detail))
+    raise ForeignAnswer(response, _foreign(response))
+
+
+def _foreign(response: httpx.Response) -> str:
+    """Return the sentence for an error that a gyoza server would have told in its own words."""
+    url, speaker = response.request.url, _speaker(response)
     status = _plain(f"{response.status_code} {response.reason_phrase}".rstrip())
-    raise ForeignAnswer(
-        response,
-        f"{response.request.url} answered {status}, not in the words of a gyoza server"
-        f"{_speaker(response)}; check GYOZA_SERVER_URL{_what_to_check(response)}.",
+    if advice := _OF_PROXIES.get(response.status_code):
+        return f"A proxy in front of the server answered {status} for {url}{speaker}{advice}"
+    return (
+        f"{url} answered {status}, not in the words of a gyoza server{speaker}; "
+        f"check GYOZA_SERVER_URL{_what_to_check(response)}."
     )
 
 
@@ -134,11 +154,6 @@ def _what_to_check(response: httpx.Response) -> str:
         return f", and whether a proxy on the way wants a login of its own: it points to {place}"
     if status in (401, 403, 407):
         return ", and whether a proxy on the way wants a login of its own"
-    if status == 413:
-        return (
-            ", and the limit for bodies of a proxy on the way, which is the likely cause (a gyoza"
-            " server takes 16 MiB): see the page 'Behind a reverse proxy'"
-        )
     if status >= 500 or status in (408, 429):
         return ", and whether a proxy on the way reaches the server"
     return ", its path too, and where a proxy on the way leads to"

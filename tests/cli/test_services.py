@@ -153,10 +153,13 @@ def test_up_runs_server_and_worker_until_ctrl_c_drains_the_worker(
         with GyozaClient(url_in(said), stored_key_path().read_text().strip()) as client:
             worker = client.get_worker("both")
         assert (worker["state"], worker["tags"]) == ("online", ["a", "b"])
+        assert "both" not in said  # its log has named it
 
     command = ["up", "--port", "0", "--worker-id", "both", "--worker-tags", "a, b"]
-    assert interrupted_once(monkeypatch, "is ready", look, *command) == ExitCode.OK
-    assert "draining. No new runs; " in capfd.readouterr().err
+    assert interrupted_once(monkeypatch, "Ready: ", look, *command) == ExitCode.OK
+    err = capfd.readouterr().err
+    assert err.count("Worker both is ready and takes up to ") == 1
+    assert "draining. No new runs; " in err
 
 
 @pytest.mark.parametrize("command", [["server", "start"], ["up"]])

@@ -44,7 +44,8 @@ async def test_an_answer_of_something_else_for_good_is_told_as_such(
     send: Send, server: Scripted, foreign: Answer
 ) -> None:
     server.answers[:] = [foreign]
-    with pytest.raises((ForeignAnswer, UnexpectedAnswer), match="check GYOZA_SERVER_URL") as caught:
+    words = "check GYOZA_SERVER_URL|^A proxy in front of the server answered"
+    with pytest.raises((ForeignAnswer, UnexpectedAnswer), match=words) as caught:
         await send("get_run", "r1")
     assert f"{server.url}/runs/r1 " in str(caught.value)
     assert len(server.requests) == 4
@@ -87,13 +88,17 @@ async def test_a_page_without_a_word_has_taken_no_report_but_a_small_server_may(
     [
         (
             Answer(PAGE, 502, {"Via": "1.1 varnish"}),
-            r"via 1\.1 varnish.*reaches the server",
+            r"^A proxy in front of the server answered 502 Bad Gateway for http.*"
+            r"via 1\.1 varnish.*: the server behind it may be away[.]$",
         ),
         (
             Answer(PAGE, 413),
-            "calls itself BaseHTTP.*limit for bodies of a proxy on the way, which is the likely"
-            " cause.*see the page 'Behind a reverse proxy'[.]$",
+            "^A proxy in front of the server answered 413 .* calls itself BaseHTTP.*; "
+            "raise its limit for bodies.*see the page 'Behind a reverse proxy'[.]$",
         ),
+        (Answer(PAGE, 503), "answered 503 .*: the server behind it may be away[.]$"),
+        (Answer(PAGE, 504), "answered 504 .*: the server behind it may be away[.]$"),
+        (Answer(PAGE, 500), "a proxy on the way reaches the server[.]$"),
         (Answer(PAGE, 401), "a proxy on the way wants a login"),
         (Answer(b"", 302, {"Location": "https://u:p@sso/login?key=1"}), "points to sso/login[.]$"),
         (Answer(PAGE, 404), "its path too"),
