@@ -36,7 +36,8 @@ async def heartbeat_loop(
         began_at = trio.current_time()
         worker.beat_now = trio.Event()
         try:
-            await beat(worker)
+            async with worker.beating:
+                await beat(worker)
         except (ApiError, ClientError) as error:
             if _is_taken(error):
                 if not registered and worker.instance.before:

@@ -189,15 +189,16 @@ async def supervise(
             for run in recalled:
                 runs.start_soon(take_up, run, worker)
             await claim_loop(worker, runs)
+        await _say_goodbye(worker)
         services.cancel_scope.cancel()
-    await _say_goodbye(worker)  # now that no other heartbeat can come after it
     logger.info("Worker %s has drained.", worker.settings.worker_id)
 
 
 async def _say_goodbye(worker: Worker) -> None:
     """Tell the server that this worker ends; one that is away takes it for lost later."""
     with trio.move_on_after(GOODBYE_S):
-        try:
-            await beat(worker, leaving=True)
-        except (ApiError, ClientError) as error:
-            logger.info("The server was not told that this worker goes: %s", error)
+        async with worker.beating:  # one under way comes first, and none comes after
+            try:
+                await beat(worker, leaving=True)
+            except (ApiError, ClientError) as error:
+                logger.info("The server was not told that this worker goes: %s", error)

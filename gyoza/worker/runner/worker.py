@@ -46,6 +46,7 @@ class Worker:
         draining: Set when it claims no more.
         leaving: Set by the first signal: its runs have the drain timeout to finish.
         beat_now: Set to send a heartbeat before its time.
+        beating: Held while a heartbeat is sent: they reach the server in order.
         leave_now: Ends the process at once with an exit code; what runs here runs on.
     """
 
@@ -65,6 +66,7 @@ class Worker:
     draining: trio.Event = field(default_factory=trio.Event)
     leaving: trio.Event = field(default_factory=trio.Event)
     beat_now: trio.Event = field(default_factory=trio.Event)
+    beating: trio.Lock = field(default_factory=trio.Lock)
     leave_now: Callable[[int], None] = leave_now
 
     @property
