@@ -133,7 +133,7 @@ def test_a_run_is_told_as_the_contract_says() -> None:
         ),
         *("retry_policy", "event_delivery", "op_definition", "worker_id", "events"),
         "execution_summary",
-        *("created_at", "updated_at"),
+        *("created_at", "updated_at", "created_by"),
     ]
     assert plain["state"] == "FAILED"
     assert type(plain["state"]) is str
@@ -147,6 +147,7 @@ def test_a_run_is_told_as_the_contract_says() -> None:
         "payload": {"k": "v"},
         "id": 1,
         "state": "RUNNING",
+        "created_by": None,
     }
     assert plain["execution_summary"] == {
         "duration_ms": 5,
