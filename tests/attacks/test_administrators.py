@@ -162,4 +162,5 @@ async def test_a_container_whose_name_is_taken_gets_another(
                 run_id = await system.run(busybox_image, command=["true"])
                 assert (await system.end_of(run_id))["state"] == "COMPLETED"
     finally:
-        await do(docker, "DELETE", f"/containers/{taken[0]}")
+        with trio.move_on_after(LIMIT_S, shield=True):
+            await do(docker, "DELETE", f"/containers/{taken[0]}")
