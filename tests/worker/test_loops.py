@@ -76,6 +76,15 @@ async def test_a_refused_key_ends_the_worker_with_one_sentence(
     assert caught.group_contains(SettingsError, match="Wrong key.*GYOZA_API_KEY")
 
 
+async def test_a_key_that_does_not_allow_a_tag_is_not_the_wrong_one(
+    server: SmallServer, engine: FakeContainerEngine, settings: WorkerSettings
+) -> None:
+    server.refuse("POST", "/workers/heartbeat", 403, "The key does not allow the tag.")
+    with trio.fail_after(200), pytest.raises(ExceptionGroup) as caught:
+        await run_worker(settings, engine=engine)
+    assert caught.group_contains(SettingsError, match=r"worker: The key does not allow the tag\.$")
+
+
 async def test_a_server_that_is_away_is_tried_until_it_is_back(
     server: SmallServer,
     engine: FakeContainerEngine,

@@ -46,10 +46,7 @@ async def heartbeat_loop(
                     continue
                 _give_way(worker, str(error), registered=registered)
             if not registered and _refuses_key(error):
-                raise SettingsError(
-                    f"The server refuses this worker ({error}); set GYOZA_API_KEY or "
-                    "GYOZA_API_KEY_FILE to the server's key."
-                ) from error
+                raise SettingsError(_why_refused(error)) from error
             if reachable:
                 logger.warning("No heartbeat reaches the server, retrying: %s", error)
             reachable = False
@@ -164,6 +161,16 @@ def _refuses_key(error: ApiError | ClientError) -> bool:
     if not isinstance(error, ApiError) or isinstance(error, ForeignAnswer):
         return False
     return error.status in (401, 403)
+
+
+def _why_refused(error: ApiError | ClientError) -> str:
+    """Return the sentence for a key that is refused, or does not allow this worker as it is."""
+    if isinstance(error, ApiError) and error.status == 403:
+        return f"The server refuses this worker: {error}"
+    return (
+        f"The server refuses this worker ({error}); set GYOZA_API_KEY or GYOZA_API_KEY_FILE to one "
+        "of its keys."
+    )
 
 
 def _warn_of_late_fence(worker: Worker) -> None:
