@@ -3,6 +3,7 @@
 import inspect
 import os
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from gyoza.client.connection import Connection
 from gyoza.client.errors import ApiError, CredentialsError, Failure, ForeignAnswer
 
 T = TypeVar("T")
+Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
 
 class PerProcess(Generic[T]):
@@ -47,8 +49,8 @@ class PerProcess(Generic[T]):
         return self._made[1] if self._made and self._made[0] == os.getpid() else None
 
 
-class BaseClient:
-    """A client of one server.
+class BaseClient(ABC, Generic[Http]):
+    """A client of one server, which asks it by one of httpx's clients.
 
     Args:
         base_url: The server; None takes all from the environment, and an `Access` what it leaves
@@ -75,6 +77,14 @@ class BaseClient:
             self._access = Access(url=base_url, api_key=api_key, environ=None)
         self._timeout = timeout
         self._verify = verify
+        self._opened = PerProcess(self._open)
+
+    @abstractmethod
+    def _open(self) -> Http: ...
+
+    @property
+    def _http(self) -> Http:
+        return self._opened.get()
 
     # The environment is read and TLS set up at the first call, so that importing costs nothing.
     @cached_property

@@ -1,6 +1,5 @@
 """The blocking client."""
 
-import ssl
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -10,9 +9,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from gyoza.client import endpoints
-from gyoza.client.access import Access
 from gyoza.client.answers import Body, judge, read_answer
-from gyoza.client.base import BaseClient, PerProcess, sign
+from gyoza.client.base import BaseClient, sign
 from gyoza.client.call import SMALL, Call
 from gyoza.client.errors import ApiError, ClientError, UnexpectedAnswer
 from gyoza.client.log_reading import PATIENCE_S, LogPiece, LogReading, Tell, WholeLog
@@ -58,7 +56,7 @@ def _read(response: httpx.Response, max_bytes: int, limit_s: float) -> httpx.Res
     return body.whole()
 
 
-class GyozaClient(BaseClient):
+class GyozaClient(BaseClient[httpx.Client]):
     """Every endpoint of the server as a blocking method.
 
     See `gyoza.client.endpoints` for the methods and `BaseClient` for the arguments.
@@ -66,24 +64,9 @@ class GyozaClient(BaseClient):
     and `ServerUnreachable` when none came after the retries of `gyoza.client.retry`.
     """
 
-    def __init__(
-        self,
-        base_url: str | Access | None,
-        api_key: str | None = None,
-        timeout: float = 30.0,
-        *,
-        verify: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(base_url, api_key, timeout, verify=verify)
-        self._opened = PerProcess(self._open)
-
     def _open(self) -> httpx.Client:
         with proxies_from_env():
             return httpx.Client(**self.connection.options())
-
-    @property
-    def _http(self) -> httpx.Client:
-        return self._opened.get()
 
     def __enter__(self) -> Self:
         return self

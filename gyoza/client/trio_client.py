@@ -1,6 +1,5 @@
 """The client for Trio."""
 
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -11,9 +10,8 @@ import httpx
 import trio
 
 from gyoza.client import endpoints
-from gyoza.client.access import Access
 from gyoza.client.answers import Body, judge, read_answer
-from gyoza.client.base import BaseClient, PerProcess, sign
+from gyoza.client.base import BaseClient, sign
 from gyoza.client.call import SMALL, Call
 from gyoza.client.errors import ApiError, ClientError, UnexpectedAnswer
 from gyoza.client.log_reading import PATIENCE_S, LogPiece, LogReading, Tell, WholeLog
@@ -72,7 +70,7 @@ async def _parts_of(response: httpx.Response) -> AsyncGenerator[AsyncIterator[by
                 pass
 
 
-class AsyncGyozaClient(BaseClient):
+class AsyncGyozaClient(BaseClient[httpx.AsyncClient]):
     """Every endpoint of the server as an async method.
 
     See `gyoza.client.endpoints` for the methods and `BaseClient` for the arguments.
@@ -80,24 +78,9 @@ class AsyncGyozaClient(BaseClient):
     and `ServerUnreachable` when none came after the retries of `gyoza.client.retry`.
     """
 
-    def __init__(
-        self,
-        base_url: str | Access | None,
-        api_key: str | None = None,
-        timeout: float = 30.0,
-        *,
-        verify: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(base_url, api_key, timeout, verify=verify)
-        self._opened = PerProcess(self._open)
-
     def _open(self) -> httpx.AsyncClient:
         with proxies_from_env():
             return httpx.AsyncClient(**self.connection.options())
-
-    @property
-    def _http(self) -> httpx.AsyncClient:
-        return self._opened.get()
 
     async def __aenter__(self) -> Self:
         return self

@@ -36,9 +36,8 @@ BUSY_S = 5.0
 
 HEALTH = frozenset({"/health", "/readyz"})
 
-# The documentation holds no data, and a browser cannot send the header.
-OPEN_PATHS = frozenset({*HEALTH, "/docs", "/openapi.json"})
-
+# What `/docs` shows holds no data, and a browser cannot send the header.
+OPEN_PATHS = frozenset({*HEALTH, "/openapi.json"})
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class Gate:
         try:
             _check_framing(scope)
             key = self._key(scope)
-            key_id = key.id if key else NOBODY
+            key_id = _id_of(key)
             async with self._body(scope, receive, key_id) as data:
                 with self._turns.of(scope, key_id) as turn:
                     await turn.take()
@@ -111,7 +110,7 @@ class Gate:
     ) -> None:
         """Let a request through whose key may do what it asks for."""
         scope[SCOPE_KEY] = key
-        with reading_body(scope, data, self._bodies, key.id if key else NOBODY) as body:
+        with reading_body(scope, data, self._bodies, _id_of(key)) as body:
             replay = _replay(receive)
             if key is None:
                 await self._app(scope, replay, send)
@@ -142,7 +141,7 @@ class Gate:
         if refused.status in TOLD:
             who = (scope.get("client") or ("?",))[0]
             what = f"{scope['method']} {scope['path'][:80]!a}"
-            self._log.warning("Refused %s of %s: %d, %s", what, who, refused.status, str(refused))
+            self._log.warning("Refused %s from %s: %d, %s", what, who, refused.status, str(refused))
 
     def _key(self, scope: Scope) -> Key | None:
         """Return the key of a request; None for one that needs none."""
@@ -199,6 +198,10 @@ class Gate:
             data = b"".join(blocks)
             blocks.clear()
             yield data
+
+
+def _id_of(key: Key | None) -> str:
+    return key.id if key else NOBODY
 
 
 def _told(size: int) -> str:

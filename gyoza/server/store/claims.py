@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Row, bindparam, func, select, update
 from gyoza.models import Constraints, OpRunState, RetryPolicy
 from gyoza.models.limits import CLAIM_BYTES
 from gyoza.server.keyring import Key
-from gyoza.server.scheduler import Capacity, Needs
+from gyoza.server.scheduler import Needs
 from gyoza.server.store import transitions
 from gyoza.server.store.database import Tx
-from gyoza.server.store.kinds import refresh
+from gyoza.server.store.kinds import read_offer, refresh
 from gyoza.server.store.pages import within
 from gyoza.server.store.queue import choose_runs, is_empty
 from gyoza.server.store.runs import RunRow, StoredRun, load_run
@@ -127,7 +127,7 @@ def _choose(
         room = min(room, wish.key.max_runs - _held_with(tx, wish.key))
     if room <= 0:
         return []
-    idle = Capacity.from_text(worker.offer).limited_to(wish.may_have)
+    idle = read_offer(worker.offer).limited_to(wish.may_have)
     free = idle.less([Constraints.from_dict(run.constraints) for run in held])
 
     def is_kept(seq: int, needs: Needs) -> bool:
@@ -157,7 +157,7 @@ def nearest_to_room(tx: Tx, needs: Needs, heard_since: float) -> str | None:
     here = select(workers).where(workers.c.last_seen >= heard_since, workers.c.offer != "")
     shortages: list[tuple[float, str]] = []
     for worker in tx.conn.execute(here):
-        idle, has = Capacity.from_text(worker.offer), held[worker.id]
+        idle, has = read_offer(worker.offer), held[worker.id]
         if idle.fits(needs) and is_able(worker) and not is_draining(worker):
             slots = worker.heartbeat["max_concurrency"]
             without_slot = slots is not None and len(has) >= slots

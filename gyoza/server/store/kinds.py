@@ -31,7 +31,8 @@ _PARKED = text(
 _UNPARK = text("UPDATE kinds SET fits = 1 WHERE id IN (SELECT value FROM json_each(:kinds))")
 _OFFERS = select(workers.c.offer).where(workers.c.offer != "").distinct()
 
-_read_offer = lru_cache(maxsize=1024)(Capacity.from_text)
+read_offer = lru_cache(maxsize=1024)(Capacity.from_text)
+"""Returns what a worker has when idle, which many have alike: nobody may change it."""
 
 
 def kind_of(tx: Tx, constraints: Constraints, tags: list[str]) -> int:
@@ -66,4 +67,4 @@ def unpark(tx: Tx, offer: Capacity) -> bool:
 
 
 def _offers(conn: Connection) -> list[Capacity]:
-    return [_read_offer(offer) for offer in conn.scalars(_OFFERS)]
+    return [read_offer(offer) for offer in conn.scalars(_OFFERS)]

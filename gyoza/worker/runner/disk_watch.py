@@ -95,9 +95,9 @@ class DiskWatch:
         return room.mb < self._min_free_mb * FULL or self.lacks_inodes(room)
 
     @staticmethod
-    def lacks_inodes(room: Room) -> bool:
-        """Whether it is full for want of inodes."""
-        return room.inodes < room.of_inodes * LEAST_INODES * FULL
+    def lacks_inodes(room: Room, factor: float = FULL) -> bool:
+        """Whether it has too few inodes: so few that it is full, or by another measure."""
+        return room.inodes < room.of_inodes * LEAST_INODES * factor
 
     async def room(self, directory: Path) -> Room | None:
         """Return what is free on the disk of a directory; None if that cannot be told."""
@@ -122,7 +122,7 @@ class DiskWatch:
                     f"claimed until there are {self._min_free_mb * ENOUGH:.0f} MB"
                 )
                 return
-            if room.inodes < room.of_inodes * LEAST_INODES * factor:
+            if self.lacks_inodes(room, factor):
                 self._tell_low(
                     f"Only {room.inodes} more files can be made on the disk of {directory}, which "
                     "has few inodes left: nothing is claimed until there are more"

@@ -32,7 +32,8 @@ async def guard_disks(worker: Worker) -> None:
     """Guard the disks that are watched, until cancelled."""
     guard = DiskGuard(worker)
     while worker.settings.min_free_mb:
-        await guard.look()
+        if worker.active.count:  # an idle worker has nothing to stop
+            await guard.look()
         await trio.sleep(PERIOD_S)
 
 

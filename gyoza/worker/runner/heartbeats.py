@@ -45,7 +45,7 @@ async def heartbeat_loop(
                     del worker.instance.before[0]
                     continue
                 _give_way(worker, str(error), registered=registered)
-            if not registered and _refuses_key(error):
+            if not registered and _refuses(error, 401, 403):
                 raise SettingsError(_why_refused(error)) from error
             if reachable:
                 logger.warning("No heartbeat reaches the server, retrying: %s", error)
@@ -136,9 +136,7 @@ def _limit_s(worker: Worker) -> float:
 
 def _is_taken(error: ApiError | ClientError) -> bool:
     """Whether the server says that another process works under this worker's id."""
-    if not isinstance(error, ApiError) or isinstance(error, ForeignAnswer):
-        return False
-    return error.status == 409 and "another process" in str(error).lower()
+    return _refuses(error, 409) and "another process" in str(error).lower()
 
 
 def _give_way(worker: Worker, sentence: str, *, registered: bool) -> None:
@@ -156,16 +154,16 @@ def _give_way(worker: Worker, sentence: str, *, registered: bool) -> None:
     worker.leave_now(TAKEN)
 
 
-def _refuses_key(error: ApiError | ClientError) -> bool:
-    """Whether a gyoza server, and not something on the way to it, refuses this worker."""
+def _refuses(error: ApiError | ClientError, *statuses: int) -> bool:
+    """Whether a gyoza server, and not something on the way to it, answers with such a status."""
     if not isinstance(error, ApiError) or isinstance(error, ForeignAnswer):
         return False
-    return error.status in (401, 403)
+    return error.status in statuses
 
 
 def _why_refused(error: ApiError | ClientError) -> str:
     """Return the sentence for a key that is refused, or does not allow this worker as it is."""
-    if isinstance(error, ApiError) and error.status == 403:
+    if _refuses(error, 403):
         return f"The server refuses this worker: {error}"
     return (
         f"The server refuses this worker ({error}); set GYOZA_API_KEY or GYOZA_API_KEY_FILE to one "

@@ -36,8 +36,8 @@ async def obey_signals(
                 worker.drain()
             elif taken == 2:
                 logger.warning(
-                    "%s: stopping %d runs and giving them back. Another signal ends the worker at "
-                    "once; containers keep running.",
+                    "%s: stopping the runs here (%d) and giving them back. Another signal ends the "
+                    "worker at once; containers keep running.",
                     name,
                     worker.active.count,
                 )
