@@ -17,8 +17,9 @@ EXIT_CODES = """\
 Exit codes: **0** done; **1** the run failed or was cancelled, or a check of `doctor` failed; **2**
 wrong usage or input, or the key of a worker is refused; **3** the server does not answer, refuses
 the key or fails, or the end of a log is missing; **4** this machine lacks something: Docker, a free
-port, a package; **130** interrupted. Commands that follow a run wait up to 5 minutes for a server
-that goes away meanwhile; then they exit with 3, and the run goes on."""
+port, a package; **5** another process is this worker; **130** interrupted. Commands that follow a
+run wait up to 5 minutes for a server that goes away meanwhile; then they exit with 3, and the run
+goes on."""
 
 app = typer.Typer(
     name="gyoza",
