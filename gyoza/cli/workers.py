@@ -48,13 +48,18 @@ def _row(worker: dict[str, Any]) -> list[object]:
         worker.get("id"),
         worker.get("state"),
         _health(worker),
-        "" if worker.get("state") in GONE else len(worker.get("running_ops") or []),
+        "" if worker.get("state") in GONE else _runs(worker),
         f"{resources.get('cpu_cores', 0):g}",
         f"{resources.get('ram_mb', 0):.0f}",
         len(resources.get("gpus") or []),
         ", ".join(worker.get("tags") or []),
         _since(worker.get("last_seen")),
     ]
+
+
+def _runs(worker: dict[str, Any]) -> int:
+    """Return how many runs it was given, also those that its last heartbeat does not list yet."""
+    return worker.get("held", len(worker.get("running_ops") or []))
 
 
 def _health(worker: dict[str, Any]) -> str:

@@ -286,6 +286,17 @@ def test_workers_are_listed_with_what_keeps_them_from_work(
     assert fields(gyoza("workers", "show", "ailing").out)["health"] == health
 
 
+def test_a_worker_is_listed_with_a_run_that_it_was_just_given(
+    gyoza: Gyoza, client: GyozaClient
+) -> None:
+    client.heartbeat("given", {}, tags=["only-here"])
+    client.create_run("image", {}, tags=["only-here"])
+    assert len(client.claim("given")) == 1  # no heartbeat lists it yet
+    heading, *listed = gyoza("workers", "list").out.splitlines()
+    (line,) = (line for line in listed if line.startswith("given "))
+    assert line[heading.index("RUNS") :].split()[0] == "1"
+
+
 def test_keys_are_made_listed_and_revoked(gyoza: Gyoza, url: str) -> None:
     made = gyoza("keys", "create", "laptop", "--role", "client")
     key = made.out.strip()
